@@ -1,0 +1,145 @@
+"""The database's tables, as ordered steps. A step that was released is never edited: a change is a new step."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+APPLICATION_ID = 0x0EDFACE1
+"""Marks the file as ours (SQLite header, `PRAGMA application_id`), so that nobody else's database is ever altered."""
+
+MIGRATIONS: tuple[str, ...] = (
+    # 1: people and their templates, events and what is still to be delivered, counters, secrets, API tokens
+    """
+    CREATE TABLE people (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL UNIQUE,
+        external_id TEXT UNIQUE,
+        created_at REAL NOT NULL
+    ) STRICT;
+
+    -- An id of a removed person is never given again: old events and other systems still know it.
+    CREATE TABLE retired_ids (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+
+    -- 128 little-endian float32; NaN and infinity are refused by the code.
+    CREATE TABLE templates (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        person_id TEXT NOT NULL REFERENCES people (id) ON DELETE CASCADE,
+        encoding BLOB NOT NULL CHECK (length(encoding) = 512),
+        created_at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX templates_by_person ON templates (person_id, id);
+
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO counters VALUES ('seq', 0), ('gallery', 1);
+
+    -- Triggers, so that no change of the gallery, from whichever code, can go unnoticed by the daemon.
+    CREATE TRIGGER people_added AFTER INSERT ON people BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+    CREATE TRIGGER people_changed AFTER UPDATE ON people BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+    CREATE TRIGGER people_removed AFTER DELETE ON people BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+    CREATE TRIGGER templates_added AFTER INSERT ON templates BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+    CREATE TRIGGER templates_changed AFTER UPDATE ON templates BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+    CREATE TRIGGER templates_removed AFTER DELETE ON templates BEGIN
+        UPDATE counters SET value = value + 1 WHERE name = 'gallery'; END;
+
+    -- The columns are for filters; payload is the event as it was sent.
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        timestamp REAL NOT NULL,
+        camera TEXT NOT NULL,
+        status TEXT NOT NULL,
+        person_id TEXT,
+        name TEXT,
+        payload TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX events_by_time ON events (timestamp);
+    CREATE INDEX events_by_person ON events (person_id) WHERE person_id IS NOT NULL;
+    CREATE INDEX events_by_name ON events (name) WHERE name IS NOT NULL;
+
+    -- deadline is on the boot clock, so it means something only together with boot_id; NULL never expires.
+    CREATE TABLE outbox (
+        target TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        boot_id TEXT NOT NULL,
+        deadline REAL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (target, seq)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE drops (
+        target TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (target, reason)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE tokens (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        label TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        in_file INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    """,
+)
+
+
+class UnsuitableDatabase(Exception):
+    """The file is a database that this version must not touch; the text says why."""
+
+
+def check(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """The schema's version, 0 for an empty file. Raises UnsuitableDatabase; alters nothing."""
+    # One statement, so that another process cannot create the tables between two of the answers.
+    version, application, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if application != APPLICATION_ID and (version or application or tables):
+        raise UnsuitableDatabase("it is the database of another program")
+    if version > len(migrations):
+        raise UnsuitableDatabase(
+            f"it was written by a newer edge-face (schema {version}, this version knows {len(migrations)}); "
+            "install that version again"
+        )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the schema up to date, each step in a transaction of its own. Needs `isolation_level=None`."""
+    while check(connection, migrations) < len(migrations):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Read again under the lock: another process may have taken the step in between.
+            version = check(connection, migrations)
+            if version < len(migrations):
+                for statement in _statements(migrations[version]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """A script's statements one by one: `executescript` would commit the transaction that surrounds it."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if line.strip() and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        raise ValueError(f"a migration ends inside a statement: {statement.strip()[:60]}")

@@ -1,0 +1,259 @@
+"""Events and what is still to be delivered of them, written together so that neither exists without the other."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from edge_face.clock import Clock, boot_id
+from edge_face.database import Database
+from edge_face.errors import RequestError
+from edge_face.events import Event
+from edge_face.names import key_text
+
+OUTBOX_LIMIT = 10_000
+"""Rows kept for one target. A day at a busy gate, and some megabytes."""
+
+_READ_AT_ONCE = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list; `next_cursor` asks for the rest and is None at the end."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an event is to go. `deadline`: seconds of `Clock.monotonic`; None: history, which never expires."""
+
+    name: str
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """One delivery that is still to be made."""
+
+    target: str
+    seq: int
+    payload: dict[str, Any]
+    attempts: int
+    deadline: float | None
+    """Seconds of `Clock.monotonic`; None: never. Of an earlier boot: 0, which is over in every boot."""
+    expired: bool
+    """As it was when the item was read; ask `time_left` again just before sending."""
+
+    def time_left(self, now: float) -> float | None:
+        """Seconds in which it may be sent live; 0: none, expired; None: without limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    count: int
+    oldest: float
+    """Unix seconds of the oldest event."""
+
+
+class EventStore(Database):
+    """The events' half of the store."""
+
+    def __init__(self, path: Path, clock: Clock, *, outbox_limit: int = OUTBOX_LIMIT, boot: str = "") -> None:
+        """`boot` names the present boot; empty: the kernel's own."""
+        super().__init__(path)
+        self._clock = clock
+        self._boot = boot or boot_id()
+        self._outbox_limit = outbox_limit
+
+    def record(self, event: Event, targets: Sequence[Target] = ()) -> Event:
+        """Number the event, keep it and queue its deliveries, all or nothing. Returns it with its seq."""
+        with self.writing() as db:
+            (seq,) = db.execute("UPDATE counters SET value = value + 1 WHERE name = 'seq' RETURNING value").fetchone()
+            numbered = event.numbered(seq)
+            body = numbered.payload()
+            db.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    seq,
+                    body["timestamp"],
+                    event.camera,
+                    event.status,
+                    event.person_id,
+                    event.name,
+                    json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
+                ),
+            )
+            for target in targets:
+                db.execute(
+                    "INSERT INTO outbox (target, seq, boot_id, deadline) VALUES (?, ?, ?, ?)",
+                    (target.name, seq, self._boot, target.deadline),
+                )
+                self._bound(db, target.name)
+        return numbered
+
+    def _bound(self, db: sqlite3.Connection, target: str) -> None:
+        """The oldest rows give way: after a long outage the newest events matter most."""
+        first_too_old = "SELECT seq FROM outbox WHERE target = ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        row = db.execute(first_too_old, (target, self._outbox_limit)).fetchone()
+        if row is not None:
+            gone = db.execute("DELETE FROM outbox WHERE target = ? AND seq <= ?", (target, row[0])).rowcount
+            _count_drops(db, target, "full", gone)
+
+    def pending(self, target: str) -> OutboxItem | None:
+        """The oldest delivery that the target still has to get; None: all done."""
+        with self.reading() as db:
+            row = db.execute(
+                "SELECT seq, payload, attempts, deadline, boot_id FROM outbox JOIN events USING (seq) "
+                "WHERE target = ? ORDER BY seq LIMIT 1",
+                (target,),
+            ).fetchone()
+        if row is None:
+            return None
+        seq, payload, attempts, deadline, boot = row
+        if deadline is not None and boot != self._boot:
+            deadline = 0.0  # two boots' clocks cannot be compared, and the time spent in between is unknown
+        expired = deadline is not None and self._clock.monotonic() >= deadline
+        return OutboxItem(target, seq, json.loads(payload), attempts, deadline, expired)
+
+    def attempted(self, target: str, seq: int) -> None:
+        """Count one more attempt."""
+        with self.writing() as db:
+            db.execute("UPDATE outbox SET attempts = attempts + 1 WHERE target = ? AND seq = ?", (target, seq))
+
+    def done(self, target: str, seq: int) -> None:
+        """The target has it."""
+        with self.writing() as db:
+            db.execute("DELETE FROM outbox WHERE target = ? AND seq = ?", (target, seq))
+
+    def drop(self, target: str, seq: int, reason: str) -> None:
+        """Give this delivery up (`expired`, `parked`, ...); `dropped` counts it."""
+        with self.writing() as db:
+            gone = db.execute("DELETE FROM outbox WHERE target = ? AND seq = ?", (target, seq)).rowcount
+            _count_drops(db, target, reason, gone)
+
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Target to reason to how many deliveries were given up, since the database was made."""
+        counts: dict[str, dict[str, int]] = {}
+        with self.reading() as db:
+            for target, reason, count in db.execute("SELECT target, reason, count FROM drops ORDER BY 1, 2"):
+                counts.setdefault(target, {})[reason] = count
+        return counts
+
+    def backlog(self) -> dict[str, Backlog]:
+        """What waits, for each target that has anything waiting."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT target, waiting, timestamp FROM "
+                "(SELECT target, count(*) AS waiting, min(seq) AS seq FROM outbox GROUP BY target) "
+                "JOIN events USING (seq) ORDER BY target"
+            ).fetchall()
+        return {target: Backlog(count, oldest) for target, count, oldest in rows}
+
+    def forget_targets(self, keep: Collection[str]) -> int:
+        """Remove the deliveries and counts of targets that are no longer configured. Returns how many deliveries."""
+        kept = json.dumps(sorted(keep))
+        with self.writing() as db:
+            db.execute("DELETE FROM drops WHERE target NOT IN (SELECT value FROM json_each(?))", (kept,))
+            forgotten = db.execute("DELETE FROM outbox WHERE target NOT IN (SELECT value FROM json_each(?))", (kept,))
+            return forgotten.rowcount
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        person: str | None = None,
+        camera: str | None = None,
+        limit: int | None = 100,
+        cursor: str | None = None,
+        newest_first: bool = True,
+    ) -> Page[dict[str, Any]]:
+        """Events as they were sent, by seq. `since` (included) and `until` (not included) are Unix seconds; `person`
+        is an id or an exact name; `limit` None: all of them. Raises RequestError (`bad_cursor`).
+        """
+        filters: dict[str, tuple[str, float | str | None]] = {
+            "since": ("timestamp >= :since", since),
+            "until": ("timestamp < :until", until),
+            "status": ("status = :status", status),
+            "person": ("(person_id = :person OR name = :person)", person),
+            "camera": ("camera = :camera", camera),
+            "after": (f"seq {'<' if newest_first else '>'} :after", after_of(cursor, "e")),
+        }
+        values = {name: key_text(value) if isinstance(value, str) else value for name, (_, value) in filters.items()}
+        where = " AND ".join(sql for sql, value in filters.values() if value is not None) or "true"
+        # Only the constants above are put together; every value is bound.
+        query = f"SELECT payload, seq FROM events WHERE {where} ORDER BY seq {'DESC' if newest_first else 'ASC'}"  # noqa: S608
+        with self.reading() as db:
+            rows = db.execute(f"{query} LIMIT :rows", values | {"rows": rows_for(limit)}).fetchall()
+        return page_of(rows, limit, "e", json.loads)
+
+    def each_event(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """All that `events` finds, in small reads, so that an export fills no memory and holds up no daemon."""
+        cursor: str | None = None
+        while True:
+            page = self.events(**filters, limit=_READ_AT_ONCE, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def purge(self, before: float, batch: int = 500) -> int:
+        """Delete up to `batch` events older than `before` (Unix seconds); returns how many. Call until it is fewer.
+
+        Retention is a promise about personal data, so it also ends a delivery that a target never accepted; those are
+        counted as dropped. Numbers are not used again. Not to be called while the wall clock is not synchronised.
+        """
+        with self.writing() as db:
+            old = "SELECT seq FROM events WHERE timestamp < ? ORDER BY timestamp LIMIT ?"
+            seqs = json.dumps([row[0] for row in db.execute(old, (before, batch))])
+            undelivered = "SELECT target, count(*) FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY 1"
+            for target, count in db.execute(undelivered, (seqs,)).fetchall():
+                _count_drops(db, target, "retention", count)
+            db.execute("DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
+            return db.execute("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (seqs,)).rowcount
+
+
+def _count_drops(db: sqlite3.Connection, target: str, reason: str, count: int) -> None:
+    if count:
+        db.execute(
+            "INSERT INTO drops VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            (target, reason, count),
+        )
+
+
+def rows_for(limit: int | None) -> int:
+    """How many rows to ask SQLite for: one more than the page, to know whether there is a next one; -1: all."""
+    return -1 if limit is None else max(1, limit) + 1
+
+
+def page_of(rows: Sequence[tuple[Any, Any]], limit: int | None, kind: str, build: Callable[[Any], T]) -> Page[T]:
+    """A page from rows of (what to build the item from, its place in the order)."""
+    size = len(rows) if limit is None else max(1, limit)
+    items = [build(row[0]) for row in rows[:size]]
+    place = None if len(rows) <= size else f"{kind}{rows[size - 1][1]}"
+    return Page(items, None if place is None else base64.urlsafe_b64encode(place.encode("ascii")).decode("ascii"))
+
+
+def after_of(cursor: str | None, kind: str) -> int | None:
+    """The place that a cursor stands for. Raises RequestError for one that this list never gave."""
+    if cursor is None:
+        return None
+    try:
+        place = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        place = ""
+    if not re.fullmatch(rf"{kind}[0-9]{{1,18}}", place):
+        raise RequestError("the cursor is not one that this list gave", "bad_cursor")
+    return int(place[1:])

@@ -1,0 +1,230 @@
+"""The store: people and their templates; with events and outbox (outbox.py) on one SQLite file (database.py)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_face.database import StoreThread
+from edge_face.errors import ConflictError, NotFoundError, StoreError
+from edge_face.events import Encoding, Person
+from edge_face.names import clean_external_id, clean_name, key_text
+from edge_face.outbox import Backlog, EventStore, OutboxItem, Page, Target, after_of, page_of, rows_for
+from edge_face.slugs import person_id
+
+__all__ = [
+    "Backlog", "By", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target", "clean_name"
+]  # fmt: skip
+
+DIMENSIONS = 128
+
+By = Literal["any", "id", "name"]
+"""How a person is looked up: `any` takes an id or an exact name."""
+
+_PEOPLE = (
+    "SELECT id, name, external_id, (SELECT count(*) FROM templates WHERE person_id = people.id), created_at FROM people"
+)
+_LOOKUP: dict[By, str] = {"any": "id = :key OR name = :key", "id": "id = :key", "name": "name = :key"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GalleryRows:
+    """Everybody who has a face, as of one moment. Arrays are read-only and C-contiguous."""
+
+    revision: int
+    persons: tuple[Person, ...]
+    """Sorted by id; people without a face are not among them."""
+    owners: npt.NDArray[np.int32]
+    """(n,): row of `matrix` to index in `persons`, ascending."""
+    matrix: npt.NDArray[np.float32]
+    """(n, 128): all templates."""
+
+
+class Store(EventStore):
+    """All that outlives the process. Every change is on the disk before its method returns.
+
+    Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises
+    StoreError when the database cannot be used.
+    """
+
+    def people(self, query: str | None = None, limit: int | None = None, cursor: str | None = None) -> Page[Person]:
+        """People in the order in which they were added; `query`: part of the name, id or external id, in any case.
+
+        Raises RequestError (`bad_cursor`).
+        """
+        wanted = (
+            "number > :after AND (:query = '' OR instr(casefold(name), :query) OR instr(id, :query) "
+            "OR instr(casefold(coalesce(external_id, '')), :query))"
+        )
+        values = {
+            "after": after_of(cursor, "p") or 0,
+            "query": key_text(query or "").casefold(),
+            "rows": rows_for(limit),
+        }
+        with self.reading() as db:
+            columns = _PEOPLE.replace(" FROM people", ", number FROM people")
+            rows = db.execute(f"{columns} WHERE {wanted} ORDER BY number LIMIT :rows", values).fetchall()
+        return page_of([(row[:5], row[5]) for row in rows], limit, "p", lambda row: Person(*row))
+
+    def person(self, key: str, by: By = "any") -> Person | None:
+        """Who has this id or exact name. Raises ConflictError where `any` means two people."""
+        with self.reading() as db:
+            return _find(db, key, by)
+
+    def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None = None) -> Person:
+        """Add faces to the person of exactly this name, who is made if there is none; all or nothing.
+
+        No encodings: a person without a face yet. `external_id` replaces the present one; None leaves it. Raises
+        RequestError (name or external id is malformed), ConflictError (another person has the external id),
+        ValueError (an encoding is not 128 finite numbers).
+        """
+        name, external_id = clean_name(name), clean_external_id(external_id)
+        blobs = [_to_blob(encoding) for encoding in encodings]
+        now = self._clock.wall()
+        with self.writing() as db:
+            person = _find(db, name, "name")
+            if external_id is not None:
+                _refuse_taken(db, external_id, person)
+            if person is None:
+                owner = person_id(name, lambda candidate: _is_taken(db, candidate))
+                db.execute(
+                    "INSERT INTO people (id, name, external_id, created_at) VALUES (?, ?, ?, ?)",
+                    (owner, name, external_id, now),
+                )
+            else:
+                owner = person.id
+                if external_id is not None and external_id != person.external_id:
+                    db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
+            db.executemany(
+                "INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)",
+                [(owner, blob, now) for blob in blobs],
+            )
+            return _get(db, owner, "id")
+
+    def update_person(
+        self, key: str, *, name: str | None = None, external_id: str | None = None, by: By = "any"
+    ) -> Person:
+        """Change name or external id; None leaves it, a blank external id removes it. The id stays.
+
+        Raises NotFoundError, RequestError, ConflictError (another person has that name or external id).
+        """
+        with self.writing() as db:
+            person = _get(db, key, by)
+            if name is not None:
+                name = clean_name(name)
+                holder = _find(db, name, "name")
+                if holder is not None and holder.id != person.id:
+                    raise ConflictError(f"another person is named {name}")
+                db.execute("UPDATE people SET name = ? WHERE id = ?", (name, person.id))
+            if external_id is not None:
+                cleaned = clean_external_id(external_id)
+                if cleaned is not None:
+                    _refuse_taken(db, cleaned, person)
+                db.execute("UPDATE people SET external_id = ? WHERE id = ?", (cleaned, person.id))
+            return _get(db, person.id, "id")
+
+    def remove(self, key: str, by: By = "any") -> Person:
+        """Erase a person and their templates; returns who it was. The id is never given to anybody again.
+
+        Raises NotFoundError; ConflictError where `any` means two people.
+        """
+        with self.writing() as db:
+            person = _get(db, key, by)
+            db.execute("DELETE FROM people WHERE id = ?", (person.id,))  # and by cascade the templates
+            db.execute("INSERT INTO retired_ids VALUES (?)", (person.id,))
+        self.scrub_log()
+        return person
+
+    def faces(self, person_id: str) -> list[EnrolledFace]:
+        """A person's enrolled faces, oldest first. Raises NotFoundError."""
+        with self.reading() as db:
+            person = _get(db, person_id, "id")
+            found = db.execute("SELECT id, created_at FROM templates WHERE person_id = ? ORDER BY id", (person.id,))
+            return [EnrolledFace(*row) for row in found]
+
+    def remove_face(self, person_id: str, face_id: int) -> Person:
+        """Erase one face; returns the person without it. Raises NotFoundError."""
+        with self.writing() as db:
+            person = _get(db, person_id, "id")
+            found = db.execute("DELETE FROM templates WHERE id = ? AND person_id = ?", (face_id, person.id)).rowcount
+            if not found:
+                raise NotFoundError(f"{person.name} has no face {face_id}")
+            person = _get(db, person.id, "id")
+        self.scrub_log()
+        return person
+
+    def gallery_revision(self) -> int:
+        """Grows with every change of people or templates, by whichever process; cheap enough to ask every second."""
+        with self.reading() as db:
+            return _revision(db)
+
+    def gallery(self) -> GalleryRows:
+        """All templates, as of one moment. Raises StoreError if one of them is damaged."""
+        with self.reading() as db:
+            revision = _revision(db)
+            people = [Person(*row) for row in db.execute(f"{_PEOPLE} ORDER BY id")]
+            blobs = [row[0] for row in db.execute("SELECT encoding FROM templates ORDER BY person_id, id")]
+        persons = tuple(person for person in people if person.faces)
+        matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, DIMENSIONS).astype(np.float32)
+        owners = np.repeat(np.arange(len(persons), dtype=np.int32), [person.faces for person in persons])
+        damaged = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        if damaged.size:
+            name = persons[owners[damaged[0]]].name
+            raise StoreError(f"the database {self.path} is damaged: a template of {name} is not a number")
+        matrix.flags.writeable = owners.flags.writeable = False
+        return GalleryRows(revision, persons, owners, matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledFace:
+    """One enrolled face, without its encoding."""
+
+    id: int
+    created_at: float
+
+
+def _find(db: sqlite3.Connection, key: str, by: By) -> Person | None:
+    found = [Person(*row) for row in db.execute(f"{_PEOPLE} WHERE {_LOOKUP[by]}", {"key": key_text(key)})]
+    if len(found) > 1:  # Katya has the id katya, and then comes a katya; guessing could remove the wrong one
+        people = ", ".join(f"{person.name} (id {person.id})" for person in found)
+        raise ConflictError(f"{key} is the id of one person and the name of another: {people}", "ambiguous")
+    return found[0] if found else None
+
+
+def _get(db: sqlite3.Connection, key: str, by: By) -> Person:
+    person = _find(db, key, by)
+    if person is None:
+        raise NotFoundError(f"nobody is enrolled as {key}")
+    return person
+
+
+def _refuse_taken(db: sqlite3.Connection, external_id: str, person: Person | None) -> None:
+    row = db.execute("SELECT id, name FROM people WHERE external_id = ?", (external_id,)).fetchone()
+    if row is not None and (person is None or row[0] != person.id):
+        raise ConflictError(f"{row[1]} has the external id {external_id} already")
+
+
+def _is_taken(db: sqlite3.Connection, candidate: str) -> bool:
+    """Whether an id was ever given; or is somebody else's name, which would make `remove` ambiguous."""
+    query = "SELECT 1 FROM people WHERE id = :id OR name = :id UNION ALL SELECT 1 FROM retired_ids WHERE id = :id"
+    return db.execute(query, {"id": candidate}).fetchone() is not None
+
+
+def _revision(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT value FROM counters WHERE name = 'gallery'").fetchone()[0])
+
+
+def _to_blob(encoding: Encoding) -> bytes:
+    """512 bytes. NaN and infinity are refused: broken builds produce them, and no comparison with them is ever true."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(encoding).astype("<f4")
+    if values.shape != (DIMENSIONS,):
+        raise ValueError(f"an encoding has the shape ({DIMENSIONS},), not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("an encoding holds a number that is not finite")
+    return values.tobytes()

@@ -1,0 +1,200 @@
+"""Events and their deliveries, on real SQLite files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edge_face.errors import StoreError
+from edge_face.events import Event
+from edge_face.store import Store, Target
+
+
+@dataclass
+class HandClock:
+    """A clock that stands until the test moves it."""
+
+    now: float = 1000.0
+    date: float = 1_700_000_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.date
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "edge-face.db"
+
+
+@pytest.fixture
+def store(path: Path, clock: HandClock) -> Iterator[Store]:
+    store = Store(path, clock)
+    yield store
+    store.close()
+
+
+def event(camera: str = "front", status: str = "PASS", name: str | None = "Katya", timestamp: float = 1000.0) -> Event:
+    return Event(
+        type="face_event", id="x", seq=0, node="gate", camera=camera, status=status,  # type: ignore[arg-type]
+        reason="match", name=name, person_id=name and name.lower(), external_id=None, distance=0.4, threshold=0.45,
+        margin=0.2, score=None, rule="distance", box=(1, 2, 3, 4), track=1, frames=2, timestamp=timestamp,
+        expires_at=timestamp + 5, latency_ms=87,
+    )  # fmt: skip
+
+
+def test_events_are_numbered_over_restarts_and_processes(store: Store, path: Path, clock: HandClock) -> None:
+    other = Store(path, clock)
+    seqs = [store.record(event()).seq, other.record(event()).seq, store.record(event()).seq]
+    other.close()
+    with store.writing() as db:
+        db.execute("DELETE FROM events")
+    store.close()
+    again = Store(path, clock)
+    assert [*seqs, again.record(event()).seq] == [1, 2, 3, 4]
+    again.close()
+
+
+def test_a_failed_record_uses_no_number(store: Store) -> None:
+    with pytest.raises(StoreError):
+        store.record(event(), [Target("mqtt"), Target("mqtt")])
+    assert store.record(event()).seq == 1
+    assert store.pending("mqtt") is None
+
+
+def test_deliveries_come_oldest_first_and_once(store: Store, clock: HandClock) -> None:
+    for name in ("Katya", "Zero"):
+        store.record(event(name=name), [Target("mqtt", clock.now + 5), Target("csv")])
+    first = store.pending("mqtt")
+    assert first is not None
+    assert (first.seq, first.attempts, first.expired, first.payload["name"], first.payload["seq"]) == (
+        1, 0, False, "Katya", 1,
+    )  # fmt: skip
+    assert first.payload == event().numbered(1).payload()
+    assert first.time_left(clock.now + 2) == 3
+    assert first.time_left(clock.now + 9) == 0
+    store.attempted("mqtt", 1)
+    item = store.pending("mqtt")
+    assert item is not None
+    assert item.attempts == 1
+    store.done("mqtt", 1)
+    second = store.pending("mqtt")
+    assert second is not None
+    assert second.seq == 2
+    history = store.pending("csv")
+    assert history is not None
+    assert (history.seq, history.deadline, history.time_left(1e12)) == (1, None, None)
+
+
+def test_a_live_delivery_expires_with_the_boot_clock(store: Store, clock: HandClock) -> None:
+    store.record(event(), [Target("mqtt", clock.now + 5), Target("csv")])
+    clock.now += 4.999
+    assert not store.pending("mqtt").expired  # type: ignore[union-attr]
+    clock.now += 0.001
+    assert store.pending("mqtt").expired  # type: ignore[union-attr]
+    assert not store.pending("csv").expired  # type: ignore[union-attr]
+
+
+def test_after_a_restart_only_the_same_boot_s_deliveries_are_live(path: Path, clock: HandClock) -> None:
+    before = Store(path, clock, boot="first boot")
+    before.record(event(), [Target("mqtt", clock.now + 5), Target("csv")])
+    before.close()
+    restarted = Store(path, clock, boot="first boot")
+    assert not restarted.pending("mqtt").expired  # type: ignore[union-attr]
+    restarted.close()
+    clock.now = 3.0  # a new boot's clock starts again, below the old deadline
+    rebooted = Store(path, clock, boot="second boot")
+    item = rebooted.pending("mqtt")
+    assert item is not None
+    assert item.expired
+    assert item.time_left(clock.now) == 0
+    assert not rebooted.pending("csv").expired  # type: ignore[union-attr]
+    rebooted.close()
+
+
+def test_what_is_given_up_is_counted(store: Store) -> None:
+    for _ in range(3):
+        store.record(event(), [Target("mqtt"), Target("webhook")])
+    store.drop("mqtt", 1, "expired")
+    store.drop("mqtt", 2, "expired")
+    store.drop("mqtt", 2, "expired")
+    store.drop("webhook", 1, "parked")
+    assert store.dropped() == {"mqtt": {"expired": 2}, "webhook": {"parked": 1}}
+    assert {name: backlog.count for name, backlog in store.backlog().items()} == {"mqtt": 1, "webhook": 2}
+
+
+def test_the_outbox_is_bounded_and_the_newest_stay(path: Path, clock: HandClock) -> None:
+    store = Store(path, clock, outbox_limit=3)
+    for number in range(5):
+        store.record(event(timestamp=100.0 + number), [Target("mqtt")])
+        store.record(event(), [Target("csv")])
+    backlog = store.backlog()["mqtt"]
+    assert (backlog.count, backlog.oldest) == (3, 102.0)
+    assert store.dropped() == {"mqtt": {"full": 2}, "csv": {"full": 2}}
+    store.close()
+
+
+def test_targets_that_are_gone_are_forgotten(store: Store) -> None:
+    store.record(event(), [Target("mqtt"), Target("webhook:old's")])
+    store.record(event(), [Target("webhook:old's")])
+    store.drop("webhook:old's", 2, "parked")
+    assert store.forget_targets({"mqtt", "csv"}) == 1
+    assert list(store.backlog()) == ["mqtt"]
+    assert store.dropped() == {}
+
+
+def test_events_are_filtered(store: Store) -> None:
+    store.record(event(timestamp=100))
+    store.record(event(timestamp=200, name="Zero", camera="back"))
+    store.record(event(timestamp=300, name=None, status="REJECT"))
+
+    def seqs(**filters: object) -> list[int]:
+        return [item["seq"] for item in store.events(**filters).items]  # type: ignore[arg-type]
+
+    assert seqs() == [3, 2, 1]
+    assert seqs(newest_first=False) == [1, 2, 3]
+    assert seqs(since=200) == [3, 2]
+    assert seqs(until=200) == [1]
+    assert seqs(status="REJECT") == [3]
+    assert seqs(person="Zero") == seqs(person="zero") == seqs(camera="back") == [2]
+    assert seqs(person="katya", camera="back") == []
+    assert seqs(person="' OR 1=1 --") == seqs(person="\udcff") == []
+    assert seqs(limit=None) == [3, 2, 1]
+
+
+def test_events_come_in_pages_while_new_ones_arrive(store: Store) -> None:
+    for _ in range(5):
+        store.record(event())
+    page = store.events(limit=2)
+    store.record(event())
+    rest = store.events(limit=3, cursor=page.next_cursor)
+    assert [item["seq"] for item in page.items + rest.items] == [5, 4, 3, 2, 1]
+    assert rest.next_cursor is None
+    assert [item["seq"] for item in store.each_event(newest_first=False)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_long_export_reads_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_face.outbox._READ_AT_ONCE", 2)
+    for _ in range(5):
+        store.record(event())
+    assert [item["seq"] for item in store.each_event(status="PASS")] == [5, 4, 3, 2, 1]
+
+
+def test_retention_deletes_old_events_in_batches(store: Store) -> None:
+    for number in range(5):
+        store.record(event(timestamp=float(number)), [Target("mqtt")])
+    assert [store.purge(4.0, batch=3), store.purge(4.0, batch=3), store.purge(4.0, batch=3)] == [3, 1, 0]
+    assert [item["seq"] for item in store.events().items] == [5]
+    assert store.pending("mqtt").seq == 5  # type: ignore[union-attr]
+    assert store.dropped() == {"mqtt": {"retention": 4}}
+    assert store.record(event()).seq == 6
