@@ -187,7 +187,7 @@ def table(title: str, columns: Mapping[str, dict[str, Answer]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/check-wheels",
-        description="Check that every locked package has a wheel for aarch64 with glibc 2.27 and x86-64 with glibc 2.28.",
+        description="Check that every locked package has a wheel for aarch64 (glibc 2.27) and x86-64 (glibc 2.28).",
         epilog="example: scripts/check-wheels --python 3.11",
     )
     parser.add_argument(

@@ -57,26 +57,26 @@ is_ready() {
     [ "$stamp" = "$(fingerprint)" ]
 }
 
-# The Pythons of this machine, best first, one path a line; wants MIN MAX (minor versions of Python 3).
+# The Pythons of this machine, best first, one path a line: pythons MIN MAX (minor versions of Python 3).
 pythons() {
     local name
     for name in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do
         command -v "$name" >/dev/null || continue
         # A pyenv shim or a broken installation fails here and is passed over.
         (cd / && "$name" - "$1" "$2" 2>/dev/null) <<'PYTHON' || true
-import ctypes, sqlite3, ssl, struct, sys, sysconfig
+import ctypes, os, sqlite3, ssl, struct, sys, sysconfig
 low, high = int(sys.argv[1]), int(sys.argv[2])
 fits = sys.version_info[0] == 3 and low <= sys.version_info[1] <= high
 fits = fits and sys.implementation.name == "cpython" and struct.calcsize("P") == 8
 if fits and not sysconfig.get_config_var("Py_GIL_DISABLED"):
-    print(sys.executable)
+    print(os.path.realpath(sys.executable))
 PYTHON
     done
 }
 
 # Put uv into .uv/, by hash.
 bootstrap_uv() {
-    local want python
+    local want
     want=$(cat "$ROOT"/requirements/uv*.txt | sha256sum)
     if [ -x "$UV" ] && [ "$(cat "$ROOT/.uv/stamp" 2>/dev/null)" = "$want" ]; then return; fi
     say "fetching uv, the installer (once)"
@@ -94,7 +94,7 @@ bootstrap_uv() {
 try_uv() {
     local python
     while read -r python; do
-        if "$python" -c 'import ensurepip, venv' 2>/dev/null && "$python" -m venv "$ROOT/.uv" 2>/dev/null; then
+        if "$python" -c 'import ensurepip, venv' 2>/dev/null && "$python" -m venv "$ROOT/.uv" >/dev/null 2>&1; then
             if ! "$ROOT/.uv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then
                 # Ubuntu 18.04 (JetPack 4): its pip knows neither today's wheels nor that uv needs no Python to run.
                 pip_install "$ROOT/.uv/bin/python" -r "$ROOT/requirements/uv-old-python.txt"
@@ -150,10 +150,11 @@ venv_works() {
 install_packages() {
     local level=$1
     say "installing the locked packages (requirements/$level.txt); the first time takes some minutes on a small board"
-    uv pip install --python "$VENV/bin/python" --require-hashes --build-constraints "$ROOT/requirements/$level.txt" \
+    # --no-deps: the lock is complete, and face_recognition's own wish for `dlib` (hours of compiling) is not followed.
+    uv pip install --python "$VENV/bin/python" --no-deps --require-hashes --build-constraints "$ROOT/requirements/$level.txt" \
         -r "$ROOT/requirements/$level.txt" </dev/null ||
         die "the packages could not be installed (uv's message is above). Is this machine on the Internet, and is the disk
-full? Start again: it goes on where it stopped."
+full? Start again later: what has been fetched is kept."
     uv pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -e "$ROOT" </dev/null ||
         die "edge-face itself could not be installed into .venv/ (uv's message is above)."
 }
@@ -175,7 +176,7 @@ setup() {
     fi
     if ! is_ready "$level"; then
         [ ! -e "$VENV/.edge-face-dev" ] || level=dev
-        # The subshell keeps lock and umask out of the script; 9>&- keeps the lock out of what it starts.
+        # uv and pip inherit the lock: where only this shell is killed, the next one still waits for them.
         (
             bootstrap_uv
             # .edge-face-busy is there while packages change: found here, an earlier set-up was cut off in the middle.
@@ -192,7 +193,7 @@ setup() {
             mv "$STAMP.new" "$STAMP"
             rm -f "$VENV/.edge-face-busy"
             say "ready"
-        ) 9>&- || exit 1
+        ) || exit 1
     fi
     exec 9>&-
 }
