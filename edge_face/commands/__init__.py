@@ -1,0 +1,1 @@
+"""What each command of `edge-face` does; `cli.py` holds their arguments."""

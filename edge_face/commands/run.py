@@ -1,0 +1,85 @@
+"""`edge-face run` and `edge-face demo`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import signal
+import tempfile
+from pathlib import Path
+
+from edge_face import config, logs, settings
+from edge_face import demo as demo_clip
+from edge_face.daemon import Daemon
+from edge_face.errors import EdgeFaceError
+from edge_face.people import People
+from edge_face.sources import find_cameras
+from edge_face.terminal import Terminal
+
+_log = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace) -> int:
+    configured = config.load(args.config)
+    if args.demo_without_camera and _only_auto(configured) and not find_cameras():
+        print("No camera was found on this machine: starting the demo instead. To use a network camera, set")
+        print("[camera] source = rtsp://... in config.ini.", flush=True)
+        return demo(args)
+    logs.configure(configured.log.level)
+    return _serve(configured)
+
+
+def demo(args: argparse.Namespace) -> int:
+    configured = config.load(args.config)
+    logs.configure(configured.log.level)
+    with tempfile.TemporaryDirectory(prefix="edge-face-demo-") as folder:
+        return _serve(_demo_config(configured, Path(folder)), enrol_in_demo=True)
+
+
+def _only_auto(configured: settings.Config) -> bool:
+    """Whether no camera was named. One that was named and is missing is lost, and never replaced by a demo."""
+    return all(camera.source == "auto" for camera in configured.cameras.values())
+
+
+def _demo_config(configured: settings.Config, folder: Path) -> settings.Config:
+    """The demo leaves nothing behind and opens nothing: an own node and database, no webhook, no CSV."""
+    return dataclasses.replace(
+        configured,
+        node=settings.Node(id="demo"),
+        cameras={"front": settings.Camera(source="demo")},
+        storage=settings.Storage(path=str(folder / "demo.db")),
+        webhooks={},
+        attendance=settings.Attendance(),
+        demo=True,
+    )
+
+
+def _serve(configured: settings.Config, *, enrol_in_demo: bool = False) -> int:
+    terminal = Terminal()
+
+    async def enrol(people: People) -> None:
+        person = await people.enrol(demo_clip.NAME, [demo_clip.enrolment_photo()])
+        terminal.note(f"Demo: {person.name} is enrolled and may pass; the other visitor is a stranger.")
+
+    async def serve() -> None:
+        daemon = Daemon(configured, terminal, prepare=enrol if enrol_in_demo else None)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, daemon.stop)
+        await daemon.run()
+
+    try:
+        asyncio.run(serve())
+    except* EdgeFaceError as group:
+        raise _first(group) from None
+    return 0
+
+
+def _first(group: BaseExceptionGroup[EdgeFaceError]) -> EdgeFaceError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EdgeFaceError)
+    return error

@@ -1,0 +1,33 @@
+"""The store and the photo reader, opened for one command: it works beside a running daemon, or without one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from edge_face import settings
+from edge_face.clock import SystemClock
+from edge_face.database import StoreThread
+from edge_face.people import People
+from edge_face.roster import StoreRoster
+from edge_face.store import Store
+from edge_face.supervisor import PhotoProcess
+
+
+def open_store(config: settings.Config) -> Store:
+    return Store(Path(config.storage.path), SystemClock())
+
+
+@asynccontextmanager
+async def open_people(config: settings.Config) -> AsyncIterator[People]:
+    thread, photos = StoreThread(), PhotoProcess(config.engine, config.log.level)
+    try:
+        store = await thread.run(open_store, config)
+        try:
+            yield People(photos, StoreRoster(store, thread), config.decision)
+        finally:
+            await photos.close()
+            await thread.run(store.close)
+    finally:
+        await thread.close()

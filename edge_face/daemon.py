@@ -1,0 +1,268 @@
+"""Wires every part by constructor, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from edge_face import __version__, outputs
+from edge_face.bus import Bus
+from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
+from edge_face.config import mask_url
+from edge_face.database import StoreThread
+from edge_face.errors import StoreError
+from edge_face.events import CameraStatus, Event, FrameView, Presence
+from edge_face.gallery import Gallery
+from edge_face.gate import Gate
+from edge_face.messages import CameraJob
+from edge_face.people import People
+from edge_face.publish import Publisher
+from edge_face.roster import StoreRoster
+from edge_face.settings import Camera, Config
+from edge_face.slugs import slug
+from edge_face.store import Store
+from edge_face.supervisor import CameraProcess, PhotoProcess
+from edge_face.terminal import Terminal
+from edge_face.tokens import Tokens, token_file
+from edge_face.web.app import Health, Services
+from edge_face.web.server import Server
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+CLOCK_POLL_S = 5.0
+PURGE_EVERY_S = 3600.0
+PURGE_BATCH = 500
+ANNOUNCEMENTS = 1000
+"""Decisions that may wait for the database; more than that means that it hangs, and the oldest have expired."""
+
+
+class Daemon:
+    """The whole of edge-face. `run` returns when it was asked to stop, or when every clip has ended."""
+
+    def __init__(
+        self,
+        config: Config,
+        terminal: Terminal,
+        clock: Clock | None = None,
+        prepare: Callable[[People], Awaitable[None]] | None = None,
+    ) -> None:
+        """`prepare` runs before the cameras start: the demo enrols its person there."""
+        self._config = config
+        self._prepare = prepare
+        self._terminal = terminal
+        self._clock = clock or SystemClock()
+        self._stop = asyncio.Event()
+        self._views: Bus[FrameView] = Bus()
+        self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
+        self._clock_synced = wall_clock_synchronised()
+        self._started_at = self._clock.monotonic()
+        self._gates: dict[str, Gate] = {}
+        self._cameras: dict[str, CameraProcess] = {}
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
+        config = self._config
+        async with AsyncExitStack() as stack:
+            thread = StoreThread()
+            stack.push_async_callback(thread.close)
+            store = await thread.run(Store, Path(config.storage.path), self._clock)
+            stack.push_async_callback(thread.run, store.close)
+            self._roster = StoreRoster(store, thread, self._use_gallery)
+            for camera, options in config.cameras.items():
+                self._add_camera(camera, options)
+            await self._roster.gallery()
+
+            photos = PhotoProcess(config.engine, config.log.level)
+            stack.push_async_callback(photos.close)
+            people = People(photos, self._roster, config.decision)
+            if self._prepare:
+                await self._prepare(people)
+
+            sinks = outputs.build(config, self._clock)
+            self._publisher = Publisher(store, thread, sinks, self._clock)
+
+            tokens = Tokens(store, self._clock)
+            admin = await thread.run(tokens.ensure_admin, token_file(Path(config.storage.path)))
+            server = Server(
+                config,
+                Services(
+                    people=people,
+                    store=store,
+                    thread=thread,
+                    tokens=tokens,
+                    views=self._views,
+                    health=self.health,
+                    status=self.status,
+                    pseudonym_key=await thread.run(store.secret, "pseudonyms"),
+                    on_viewers=self._on_viewers,
+                ),
+            )
+            await server.start()
+            stack.push_async_callback(server.stop)
+            self._terminal.welcome(
+                url=server.url,
+                token=admin,
+                token_file=str(token_file(Path(config.storage.path))),
+                topic=f"edge-face/{slug(config.node.id)}/+/event on {config.mqtt.host}" if config.mqtt.host else "",
+                cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
+            )
+            await self._work(store, thread)
+
+    async def _work(self, store: Store, thread: StoreThread) -> None:
+        async with asyncio.TaskGroup() as group:
+            services = [
+                group.create_task(_endless(name, service), name=name)
+                for name, service in (
+                    ("publisher", self._publisher.run()),
+                    ("roster", self._roster.watch()),
+                    ("announcements", self._announce_all()),
+                    ("tick", self._tick()),
+                    ("clock", self._watch_clock()),
+                    ("retention", self._purge(store, thread)),
+                )
+            ]
+            cameras = group.create_task(self._watch_cameras(), name="cameras")
+            stopped = group.create_task(self._stop.wait(), name="stop")
+            await asyncio.wait((cameras, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                _log.info("every clip has ended")
+                await self._announcements.join()
+                await self._publisher.drain(2 * self._config.decision.event_ttl + 5)
+            self._views.close()
+            for task in (*services, cameras, stopped):
+                task.cancel()
+
+    def health(self) -> Health:
+        """`failed` means that no camera can make a decision."""
+        states = [process.status.state for process in self._cameras.values()]
+        working = sum(state == "ok" for state in states)
+        healthy = working == len(states) and self._publisher.healthy
+        return Health(
+            "failed" if not working else "ok" if healthy else "degraded",
+            "synced" if self._clock_synced else "unsynced",
+        )
+
+    def status(self) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        return {
+            "status": self.health().status,
+            "clock": "synced" if self._clock_synced else "unsynced",
+            "node": self._config.node.id,
+            "version": __version__,
+            "python": platform.python_version(),
+            "uptime_s": round(now - self._started_at, 1),
+            "people": len(self._roster.current),
+            "faces": len(self._roster.current.matrix),
+            "cameras": [
+                {
+                    "id": camera,
+                    "state": process.status.state,
+                    "detail": process.status.detail,
+                    "backend": process.backend,
+                    "restarts": process.restarts,
+                    "decisions": dict(self._gates[camera].decisions),
+                    **self._gates[camera].meter.payload(now),
+                }
+                for camera, process in self._cameras.items()
+            ],
+            "sinks": self._publisher.status(),
+        }
+
+    def _add_camera(self, camera: str, options: Camera) -> None:
+        config = self._config
+        gate = Gate(
+            config.node.id,
+            camera,
+            config.decision,
+            self._clock,
+            self._views,
+            self._announce,
+            self._on_state,
+            clock_synced=lambda: self._clock_synced,
+            demo=config.demo,
+        )
+
+        def job(first_track: int) -> CameraJob:
+            memory_s = config.decision.presence_timeout
+            return CameraJob(
+                camera, options, config.engine, config.stream.jpeg_quality, memory_s, first_track, config.log.level
+            )
+
+        self._gates[camera] = gate
+        self._cameras[camera] = CameraProcess(job, camera, self._clock, gate.on_frame, gate.on_camera)
+
+    def _use_gallery(self, gallery: Gallery) -> None:
+        for gate in self._gates.values():
+            gate.use_gallery(gallery)
+
+    def _on_viewers(self, wanted: bool) -> None:
+        for camera in self._cameras.values():
+            camera.want_jpeg(wanted)
+
+    def _on_state(self, change: Presence | CameraStatus) -> None:
+        self._publisher.state(change)
+
+    def _announce(self, event: Event, deadline: float) -> None:
+        if self._announcements.full():
+            lost, _ = self._announcements.get_nowait()
+            self._announcements.task_done()
+            _log.error("the database hangs: the event %s was lost", lost.id)
+        self._announcements.put_nowait((event, deadline))
+
+    async def _announce_all(self) -> None:
+        while True:
+            event, deadline = await self._announcements.get()
+            try:
+                self._terminal.event(await self._publisher.publish(event, deadline))
+            except StoreError as error:
+                _log.error("an event could not be kept and was not sent: %s", error)
+            finally:
+                self._announcements.task_done()
+
+    async def _watch_cameras(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for process in self._cameras.values():
+                group.create_task(process.run())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for gate in self._gates.values():
+                gate.tick()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            synced = wall_clock_synchronised()
+            if synced != self._clock_synced:
+                _log.warning("the clock is %s", "synchronised" if synced else "no longer synchronised")
+            self._clock_synced = synced
+            await asyncio.sleep(CLOCK_POLL_S)
+
+    async def _purge(self, store: Store, thread: StoreThread) -> None:
+        """Retention. Not while the clock is unset: everything would look old, or new, for ever."""
+        days = self._config.storage.retention
+        while True:
+            if days and self._clock_synced:
+                try:
+                    purged = PURGE_BATCH
+                    while purged == PURGE_BATCH:
+                        purged = await thread.run(store.purge, self._clock.wall() - days * 86400, PURGE_BATCH)
+                        await asyncio.sleep(0.5)  # the gate's own writes come in between
+                except StoreError as error:
+                    _log.error("old events could not be purged: %s", error)
+            await asyncio.sleep(PURGE_EVERY_S)
+
+
+async def _endless(name: str, service: Coroutine[Any, Any, None]) -> None:
+    """A part that stops by itself has a defect, and nobody would notice: end the process loudly."""
+    await service
+    raise RuntimeError(f"the part {name!r} ended by itself")

@@ -1,0 +1,125 @@
+"""One camera's way from what was seen to what is told: match, decide, build the event, show the frame."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from edge_face import settings
+from edge_face.access import Access, Outcome
+from edge_face.bus import Bus
+from edge_face.clock import Clock
+from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, Presence, uuid7
+from edge_face.gallery import Gallery
+from edge_face.metrics import Meter
+
+_log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Runs on the event loop and never waits: matching costs microseconds, everything slow is handed on.
+
+    `announce` gets each event with its deadline (monotonic seconds); `on_state` gets presence and camera changes.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        camera: str,
+        options: settings.Decision,
+        clock: Clock,
+        views: Bus[FrameView],
+        announce: Callable[[Event, float], None],
+        on_state: Callable[[Presence | CameraStatus], None],
+        *,
+        clock_synced: Callable[[], bool],
+        demo: bool = False,
+    ) -> None:
+        self._node = node
+        self.camera = camera
+        self._options = options
+        self._clock = clock
+        self._access = Access(options)
+        self._views = views
+        self._announce = announce
+        self._on_state = on_state
+        self._clock_synced = clock_synced
+        self._demo = demo
+        self._gallery = Gallery.empty()
+        self.meter = Meter()
+        self.decisions: Counter[str] = Counter()
+
+    def use_gallery(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._access.people_changed({person.id: person for person in gallery.persons})
+
+    def on_frame(self, result: FrameResult) -> None:
+        matches = self._gallery.match([face.encoding for face in result.faces])
+        now = self._clock.monotonic()
+        outcome = self._access.observe(result, matches, now)
+        self._tell(outcome)
+        self.meter.frame(result, now)
+        if self._views.watched:
+            self._views.send(
+                FrameView(
+                    node=self._node,
+                    result=result,
+                    verdicts=outcome.verdicts,
+                    threshold=self._options.threshold,
+                    expires_at=result.timestamp + self._options.event_ttl,
+                    latency_ms=(now - result.grabbed_at) * 1000,
+                    demo=self._demo,
+                    clock_synced=self._clock_synced(),
+                )
+            )
+
+    def on_camera(self, status: CameraStatus) -> None:
+        if status.state == "ended":
+            for decision in self._access.end_visits(self._clock.monotonic()):
+                self._decided(decision)
+            self.tick()
+        self._on_state(status)
+
+    def tick(self) -> None:
+        """To be called a few times a second, so that visits end and presence clears without frames, too."""
+        self._tell(self._access.tick(self.camera, self._clock.wall(), self._clock.monotonic()))
+
+    def _tell(self, outcome: Outcome) -> None:
+        for decision in outcome.decisions:
+            self._decided(decision)
+        if outcome.presence:
+            self._on_state(outcome.presence)
+
+    def _decided(self, decision: Decision) -> None:
+        self.decisions[decision.verdict.reason] += 1
+        self._announce(self._event(decision), decision.grabbed_at + self._options.event_ttl)
+
+    def _event(self, decision: Decision) -> Event:
+        verdict, box = decision.verdict, decision.verdict.box
+        person = verdict.person
+        return Event(
+            type="face_event",
+            id=uuid7(decision.timestamp),
+            seq=0,
+            node=self._node,
+            camera=decision.camera,
+            status=verdict.status,
+            reason=verdict.reason,
+            name=person.name if person else None,
+            person_id=person.id if person else None,
+            external_id=person.external_id if person else None,
+            distance=verdict.match.distance,
+            threshold=self._options.threshold,
+            margin=verdict.match.margin,
+            score=None,
+            rule="distance",
+            box=(box.x1, box.y1, box.x2, box.y2),
+            track=verdict.track,
+            frames=verdict.frames,
+            timestamp=decision.timestamp,
+            expires_at=decision.timestamp + self._options.event_ttl,
+            latency_ms=(decision.decided_at - decision.grabbed_at) * 1000,
+            demo=self._demo,
+            clock_synced=self._clock_synced(),
+        )

@@ -1,0 +1,151 @@
+"""What a child process and its parent say to each other: frozen dataclasses, packed by msgspec, length first.
+
+Nothing is pickled: a child that a hostile picture has taken over can send wrong numbers, but no code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_face import settings
+from edge_face.events import CameraState, Face, FrameResult
+
+_LENGTH = struct.Struct("<I")
+MAX_MESSAGE = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CameraJob:
+    """The first message to a camera's child: all it needs to know. It never learns a name."""
+
+    camera: str
+    source: settings.Camera
+    engine: settings.Engine
+    jpeg_quality: int
+    track_memory_s: float
+    first_track: int
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantJpeg:
+    """Whether frames are watched, so that each result carries its picture."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoJob:
+    """The first message to the child that reads uploaded photos."""
+
+    engine: settings.Engine
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoResult:
+    """`error` is an ImageError's code, else None. Faces stand largest first."""
+
+    id: int
+    width: int = 0
+    height: int = 0
+    faces: tuple[Face, ...] = ()
+    error: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The models are loaded and passed their self-test."""
+
+    backend: str
+    detector: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The child cannot do its work, and why; it exits after this."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """Told twice a second, by the thread that judges. `blocked_s`: how long a call to the camera is overdue."""
+
+    state: CameraState
+    detail: str
+    blocked_s: float
+
+
+ToChild = CameraJob | PhotoJob | WantJpeg | Photo
+FromChild = Ready | Failed | SourceState | FrameResult | PhotoResult
+
+_TYPES: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (CameraJob, PhotoJob, WantJpeg, Photo, Ready, Failed, SourceState, FrameResult, PhotoResult)
+}
+_encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())
+_decoders = {
+    name: msgspec.msgpack.Decoder(kind, dec_hook=lambda _type, data: np.frombuffer(data, np.float32))
+    for name, kind in _TYPES.items()
+}
+
+
+def pack(message: ToChild | FromChild) -> bytes:
+    name = type(message).__name__.encode()
+    body = _encoder.encode(message)
+    return b"".join((_LENGTH.pack(1 + len(name) + len(body)), bytes([len(name)]), name, body))
+
+
+def unpack(data: bytes) -> Any:
+    """Raises ValueError for anything that is not one of the messages."""
+    kind = data[1 : 1 + data[0]].decode("ascii", "replace")
+    if kind not in _decoders:
+        raise ValueError(f"unknown message {kind!r}")
+    return _decoders[kind].decode(data[1 + data[0] :])
+
+
+async def read(stream: asyncio.StreamReader) -> Any:
+    """The next message. Raises IncompleteReadError at the end, ValueError for nonsense."""
+    (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    if not 1 < length <= MAX_MESSAGE:
+        raise ValueError(f"message of {length} bytes")
+    return unpack(await stream.readexactly(length))
+
+
+class Channel:
+    """The child's end: blocking, for one reading and one writing thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def send(self, message: FromChild) -> None:
+        self._socket.sendall(pack(message))
+
+    def receive(self) -> Any:
+        """The next message; raises EOFError when the parent is gone."""
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
+        return unpack(self._exactly(length))
+
+    def _exactly(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            part = self._socket.recv(min(count - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)

@@ -1,0 +1,69 @@
+"""The people in the database and the gallery in memory, kept the same, also when another process changes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from edge_face.database import StoreThread
+from edge_face.errors import StoreError
+from edge_face.events import Encoding, Person
+from edge_face.gallery import Gallery
+from edge_face.store import By, Store
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How soon a change made by the command line is seen."""
+
+
+class StoreRoster:
+    """`current` is the newest gallery; `on_change` is called with each new one, on the event loop."""
+
+    def __init__(self, store: Store, thread: StoreThread, on_change: Callable[[Gallery], None] | None = None) -> None:
+        self._store = store
+        self._thread = thread
+        self._on_change = on_change
+        self._revision = -1
+        self._refreshing = asyncio.Lock()
+        self.current = Gallery.empty()
+
+    async def gallery(self) -> Gallery:
+        """The gallery as it now is in the database."""
+        async with self._refreshing:
+            if await self._thread.run(self._store.gallery_revision) != self._revision:
+                rows = await self._thread.run(self._store.gallery)
+                self.current = Gallery.build(rows.persons, rows.owners, rows.matrix)
+                self._revision = rows.revision
+                if self._on_change:
+                    self._on_change(self.current)
+        return self.current
+
+    async def watch(self) -> None:
+        """Follow the database for ever. While it cannot be read, the gate goes on with the gallery it has."""
+        failing = False
+        while True:
+            try:
+                await self.gallery()
+                if failing:
+                    _log.info("the database can be read again")
+                failing = False
+            except StoreError as error:
+                if not failing:
+                    _log.error("the people cannot be read from the database: %s", error)
+                failing = True
+            await asyncio.sleep(POLL_S)
+
+    async def people(self) -> list[Person]:
+        return (await self._thread.run(self._store.people)).items
+
+    async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person:
+        person = await self._thread.run(self._store.add_faces, name, encodings, external_id)
+        await self.gallery()
+        return person
+
+    async def remove(self, key: str, by: By = "any") -> Person:
+        person = await self._thread.run(self._store.remove, key, by)
+        await self.gallery()
+        return person

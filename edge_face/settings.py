@@ -1,0 +1,198 @@
+"""Every option, declared once: type, default, bounds, help. `config.ini` and the docs are checked against this file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SECRET = "********"  # noqa: S105  # what is shown in place of a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `config.py` needs to know of an option beyond its type and default."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    word: str = ""
+    """A word that stands for a number: `auto` for None."""
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+    word: str = "",
+) -> Any:
+    limits = Limits(help, low, high, choices, secret, word)
+    return field(default=default, metadata={"limits": limits})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    id: str = option("", "Name of this box in topics and events; empty: the host name.")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    source: str = option(
+        "auto",
+        "auto (the first camera found), 0, /dev/video0, /dev/v4l/by-id/..., rtsp://..., http(s)://..., a video file, "
+        "a folder of images, or demo.",
+    )
+    scale: float | None = option(
+        None,
+        "Faces are searched on a frame reduced by this factor and encoded from the full one. auto: the strongest "
+        "reduction at which a face of min_face pixels is still found.",
+        low=0.05,
+        high=4,
+        word="auto",
+    )
+    buffer_size: int = option(1, "Frames the camera driver may queue. 1 is the newest frame only.", low=1, high=64)
+    fps: float = option(10.0, "Most frames judged in a second; 0: as many as the board can.", low=0, high=240)
+    loop: bool = option(False, "A clip or a folder starts again at its end. Otherwise its end ends the daemon.")
+    realtime: bool = option(
+        True,
+        "A clip plays at its own speed and frames that come too fast are dropped, as with a camera. no: every frame "
+        "is judged, however long it takes.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    backend: str = option("auto", "Library that runs dlib's networks.", choices=("auto", "face_recognition"))
+    detector: str = option("auto", "How faces are found.", choices=("auto", "hog"))
+    threads: int = option(0, "Threads for image work in each camera's process; 0: half of the cores.", low=0, high=64)
+    min_face: int = option(
+        80, "Smallest face in pixels of the full frame; smaller ones are not seen.", low=20, high=4000
+    )
+    max_face: int = option(0, "Largest face in pixels of the full frame; 0: no limit.", low=0, high=10000)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    threshold: float = option(
+        0.45, "Largest distance at which a face is somebody. Smaller is stricter.", low=0.05, high=1
+    )
+    margin: float = option(
+        0.05, "The second person must be at least this much farther away, else the face is ambiguous.", low=0, high=1
+    )
+    frames: int = option(2, "Frames that must agree on a person, of the last frames + 1 of a track.", low=1, high=30)
+    max_age: float = option(1.0, "Seconds from grab to decision; an older frame never opens.", low=0.05, high=60)
+    cooldown: float = option(5.0, "Seconds between two PASS of one person.", low=0, high=86400)
+    event_ttl: float = option(5.0, "Seconds after the grab until an event expires.", low=0.1, high=3600)
+    presence_timeout: float = option(
+        5.0, "Seconds without a face that end a visit and clear presence.", low=0.1, high=3600
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    path: str = option("edge-face.db", "The database file; a relative path starts at this file's folder.")
+    retention: float = option(90.0, "Days for which events are kept; 0: for ever.", low=0, high=36500)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    host: str = option("127.0.0.1", "Address to listen on. Other machines need 0.0.0.0 or an own address, and cert.")
+    port: int = option(5000, "Port to listen on; 0: any free one.", low=0, high=65535)
+    cert: str = option("", "TLS certificate chain (PEM file). With key: https.")
+    key: str = option("", "TLS private key (PEM file).")
+    insecure: bool = option(False, "Allow a host that other machines reach without TLS.")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    jpeg_quality: int = option(70, "JPEG quality of streamed frames.", low=10, high=100)
+    legacy_port: int = option(0, "A second port, 3001 say, that serves /ws/face-stream too; 0: off.", low=0, high=65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    host: str = option("", "Broker; empty: MQTT is off.")
+    port: int = option(0, "Broker's port; 0: 1883, or 8883 with tls.", low=0, high=65535)
+    username: str = option("", "Broker's user.")
+    password: str = option("", "Broker's password.", secret=True)
+    tls: bool = option(False, "Connect with TLS.")
+    ca: str = option("", "CA certificate (PEM file) that signed the broker's; empty: the system's CAs.")
+    cert: str = option("", "Client certificate (PEM file).")
+    key: str = option("", "Client certificate's private key (PEM file).")
+    version: str = option("5", "MQTT version.", choices=("5", "3.1.1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    url: str = option("", "POST each event to this http(s) address; empty: off.")
+    secret: str = option("", "Signs each request (Standard Webhooks): whsec_ and base64, or any text.", secret=True)
+    events: tuple[str, ...] = option(
+        ("PASS",), "Which events: PASS, REJECT, or both with a comma.", choices=("PASS", "REJECT")
+    )
+    late: str = option(
+        "drop",
+        "What happens to an event that expired: drop, or send (as face_event.history).",
+        choices=("drop", "send"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    csv: str = option("", "Append a row for each PASS visit to this CSV file; empty: off.")
+    unknown: bool = option(False, "Also a row named Unknown for each visit of an unknown face.")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    level: str = option("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
+
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "node": Node,
+    "camera": Camera,
+    "engine": Engine,
+    "decision": Decision,
+    "storage": Storage,
+    "api": Api,
+    "stream": Stream,
+    "mqtt": Mqtt,
+    "webhook": Webhook,
+    "attendance": Attendance,
+    "log": Log,
+}
+"""Section name to its dataclass, in the order of `config.ini`."""
+
+REPEATABLE: Mapping[str, str] = {"camera": "front", "webhook": "default"}
+"""Sections that may stand several times as `[name:<id>]`, with the id that the plain section alone has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, checked. `camera` and `webhook` hold the defaults, the plural fields what is in use."""
+
+    node: Node = Node()
+    engine: Engine = Engine()
+    decision: Decision = Decision()
+    storage: Storage = Storage()
+    api: Api = Api()
+    stream: Stream = Stream()
+    mqtt: Mqtt = Mqtt()
+    attendance: Attendance = Attendance()
+    log: Log = Log()
+    cameras: Mapping[str, Camera] = field(default_factory=lambda: {"front": Camera()})
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
+    demo: bool = False
+    file: str = ""
+    """The file it was read from; empty: defaults and environment only."""
+
+
+def limits_of(section: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Limits]]:
+    """Key to its field and limits, in the order of declaration."""
+    return {f.name: (f, f.metadata["limits"]) for f in dataclasses.fields(section)}

@@ -1,0 +1,1 @@
+"""The vision stages: one file each, pure, with their models passed in."""

@@ -1,0 +1,52 @@
+"""dlib's own detector, landmarks and encoder, as the face_recognition package uses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dlib
+import numpy as np
+import numpy.typing as npt
+
+from edge_face.events import Box
+from edge_face.vision.models import CHIP_PADDING, CHIP_SIZE, Detection, RgbImage
+
+_MIN_CONFIDENCE = 0.3
+"""HOG calls badges and folds of cloth faces at scores up to here. On 300 LFW photos, 0.3 instead
+of 0 loses 1.3 % of the faces."""
+
+
+class HogDetector:
+    name = "hog"
+    smallest_px = 72  # its 80-pixel window reports 73; measured: found at every offset from 60 pixels up
+
+    def __init__(self) -> None:
+        self._detector = dlib.get_frontal_face_detector()
+
+    def detect(self, image: RgbImage) -> list[Detection]:
+        boxes, scores, _ = self._detector.run(image, 0, _MIN_CONFIDENCE)
+        return [
+            Detection(Box(box.left(), box.top(), box.right() + 1, box.bottom() + 1), score)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+
+
+class DlibAligner:
+    def __init__(self, weights: Path) -> None:
+        self._predictor = dlib.shape_predictor(str(weights))
+
+    def align(self, image: RgbImage, box: Box) -> RgbImage:
+        landmarks = self._predictor(image, dlib.rectangle(box.x1, box.y1, box.x2 - 1, box.y2 - 1))
+        chip: RgbImage = dlib.get_face_chip(image, landmarks, CHIP_SIZE, CHIP_PADDING)
+        return chip
+
+
+class DlibEncoder:
+    name = "face_recognition"
+
+    def __init__(self, weights: Path) -> None:
+        self._network = dlib.face_recognition_model_v1(str(weights))
+
+    def encode(self, chips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        encodings = [self._network.compute_face_descriptor(chip) for chip in chips]
+        return np.asarray(encodings, dtype=np.float32).reshape(-1, 128)

@@ -1,0 +1,183 @@
+"""The main loops of the child processes: one that watches a camera, one that reads uploaded photos.
+
+Started as `python -m edge_face.worker FD`; FD is one end of a socket pair. The first message says what to do. A child
+ends when its parent is gone, and may be killed at any moment: it keeps nothing that matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_face import logs, photos, settings
+from edge_face.capture import CameraThread, Frame, ThreadState
+from edge_face.clock import SystemClock
+from edge_face.engine import Engine
+from edge_face.errors import EdgeFaceError, ImageError
+from edge_face.events import FrameResult
+from edge_face.messages import (
+    CameraJob,
+    Channel,
+    Failed,
+    Photo,
+    PhotoJob,
+    PhotoResult,
+    Ready,
+    SourceState,
+    WantJpeg,
+)
+from edge_face.sources import open_source
+from edge_face.vision import models
+
+_log = logging.getLogger("edge_face.worker")
+
+STATE_EVERY_S = 0.5
+"""How often a camera's child tells its state, with or without frames."""
+_PHOTO_MEMORY = 4 << 30
+"""Address space of the photo child: a picture that wants more is refused, not allowed to starve the gate."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class CameraLoop:
+    """Newest frame in, FrameResult out, for ever."""
+
+    def __init__(self, job: CameraJob, channel: Channel) -> None:
+        self._job = job
+        self._channel = channel
+        self._clock = SystemClock()
+        self._want_jpeg = threading.Event()
+        self._told = ""
+        self._state_due = 0.0
+
+    def run(self) -> None:
+        job = self._job
+        engine = _engine(job.engine, job.source.scale, job.track_memory_s, job.first_track)
+        self._channel.send(Ready(engine.backend, engine.detector))
+        threading.Thread(target=self._listen, daemon=True).start()
+        thread = CameraThread(lambda: open_source(job.source, self._clock), self._clock, job.source.fps)
+        thread.start()
+        epoch = 0
+        while True:
+            frame = thread.take(STATE_EVERY_S)
+            if frame is not None:
+                if frame.epoch != epoch:
+                    engine.reset()
+                    epoch = frame.epoch
+                self._tell(replace(thread.state, name="ok"))
+                self._channel.send(self._judge(engine, frame))
+            state = thread.state
+            self._tell(state)
+            if state.name == "ended":
+                return
+
+    def _tell(self, state: ThreadState) -> None:
+        """The camera's state: at once when it changed, else twice a second as a sign of life."""
+        now = self._clock.monotonic()
+        if state.name != self._told or now >= self._state_due:
+            self._told, self._state_due = state.name, now + STATE_EVERY_S
+            self._channel.send(SourceState(state.name, state.detail, state.blocked_s))
+
+    def _judge(self, engine: Engine, frame: Frame) -> FrameResult:
+        faces, stages_ms = engine.process(frame.image, frame.grabbed_at)
+        height, width = frame.image.shape[:2]
+        return FrameResult(
+            camera=self._job.camera,
+            number=frame.number,
+            epoch=frame.epoch,
+            grabbed_at=frame.grabbed_at,
+            timestamp=frame.timestamp,
+            width=width,
+            height=height,
+            faces=faces,
+            stages_ms=stages_ms,
+            dropped=frame.dropped,
+            jpeg=_jpeg(frame.image, self._job.jpeg_quality) if self._want_jpeg.is_set() else None,
+        )
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = self._channel.receive()
+                if isinstance(message, WantJpeg):
+                    (self._want_jpeg.set if message.wanted else self._want_jpeg.clear)()
+        os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process
+
+
+class PhotoLoop:
+    """One photo after the other."""
+
+    def __init__(self, job: PhotoJob, channel: Channel) -> None:
+        self._channel = channel
+        self._engine = _engine(job.engine, None, 0.0, 1)
+        channel.send(Ready(self._engine.backend, self._engine.detector))
+
+    def run(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                message = self._channel.receive()
+                if isinstance(message, Photo):
+                    self._channel.send(self._analyse(message))
+
+    def _analyse(self, photo: Photo) -> PhotoResult:
+        try:
+            image = photos.decode(photo.data)
+            faces = self._engine.still(image)
+        except ImageError as error:
+            return PhotoResult(photo.id, error=error.code, message=error.message)
+        except MemoryError:
+            return PhotoResult(photo.id, error="too_large", message="The picture needs too much memory.")
+        height, width = image.shape[:2]
+        return PhotoResult(photo.id, width, height, faces)
+
+
+def _engine(options: settings.Engine, scale: float | None, track_memory_s: float, first_track: int) -> Engine:
+    cv2.setNumThreads(options.threads or max(1, (os.cpu_count() or 2) // 2))
+    return Engine(models.load(options), options, scale=scale, track_memory_s=track_memory_s, first_track=first_track)
+
+
+def _jpeg(image: npt.NDArray[np.uint8], quality: int) -> bytes | None:
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes() if done else None
+
+
+def _serve(channel: Channel) -> None:
+    job: Any = channel.receive()
+    logs.configure(job.log_level)
+    logging.getLogger("edge_face.capture").setLevel(
+        "ERROR"
+    )  # the parent logs losses and returns, with the camera's name
+    try:
+        if isinstance(job, CameraJob):
+            CameraLoop(job, channel).run()
+        else:
+            resource.setrlimit(resource.RLIMIT_AS, (_PHOTO_MEMORY, _PHOTO_MEMORY))
+            PhotoLoop(job, channel).run()
+    except EdgeFaceError as error:
+        channel.send(Failed(error.message))
+        raise SystemExit(1) from None
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    # Threads blocked in a driver and native destructors must not delay the end.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

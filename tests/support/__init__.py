@@ -1,0 +1,1 @@
+"""Real parts and small doubles that the tests share."""
