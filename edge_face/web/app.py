@@ -1,0 +1,107 @@
+"""The application: all routes, and the one place where errors and access are dealt with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from edge_face.errors import EdgeFaceError
+from edge_face.web import dropin
+from edge_face.web.auth import Guard
+from edge_face.web.dropin import DropIn
+from edge_face.web.events import EventsApi
+from edge_face.web.people import PeopleApi, PhotoWork
+from edge_face.web.replies import Refusal, error_reply, refusal, reply
+from edge_face.web.services import Health, Route, Services
+from edge_face.web.stream import FrameStream
+
+__all__ = ["GUARD", "STREAM", "Health", "Services", "build_app", "build_legacy_app"]
+
+_log = logging.getLogger(__name__)
+
+GUARD = web.AppKey("guard", Guard)
+STREAM = web.AppKey("stream", FrameStream)
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "edge-face"}
+
+
+def build_app(services: Services, host: str = "127.0.0.1") -> web.Application:
+    """Everything on the one port. `host` is the address that the server listens on."""
+    guard = Guard(services.role_of, host, services.clock)
+    stream = FrameStream(services.views, services.on_viewers, guard.still_valid)
+    work = PhotoWork(services.people)
+    parts = (
+        StatusApi(services),
+        PeopleApi(work),
+        EventsApi(services.store, services.thread),
+        stream,
+        DropIn(work, services.pseudonym_key),
+    )
+    return _application(guard, stream, [route for part in parts for route in part.routes()])
+
+
+def build_legacy_app(app: web.Application) -> web.Application:
+    """The second port: the same stream, and nothing else."""
+    return _application(app[GUARD], app[STREAM], app[STREAM].routes())
+
+
+class StatusApi:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/healthz", self.health, None),
+            Route("HEAD", "/healthz", self.health, None),
+            Route("GET", "/api/v1/status", self.status, "viewer"),
+        ]
+
+    async def health(self, _request: web.Request) -> web.Response:
+        health = self._services.health()
+        return reply({"status": health.status, "clock": health.clock}, 503 if health.status == "failed" else 200)
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return reply(self._services.status())
+
+
+def _application(guard: Guard, stream: FrameStream, routes: Iterable[Route]) -> web.Application:
+    known: dict[web.AbstractRoute, Route] = {}
+    app = web.Application(middlewares=[_door(guard, known)])
+    app[GUARD], app[STREAM] = guard, stream
+    for route in routes:
+        known[app.router.add_route(route.method, route.path, route.handler)] = route
+
+    async def close_stream(_app: web.Application) -> None:
+        await stream.close()
+
+    app.on_shutdown.append(close_stream)
+    return app
+
+
+def _door(guard: Guard, known: dict[web.AbstractRoute, Route]) -> Middleware:
+    """Every request passes here, also those for which there is no route."""
+
+    @web.middleware
+    async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = known.get(request.match_info.route)
+        try:
+            await guard.admit(request, route)
+            response = await handler(request)
+        except (EdgeFaceError, web.HTTPException) as error:
+            response = _refused(request, refusal(error, request))
+        except Exception:
+            # The path as declared: what the caller wrote may hold a token, or line ends.
+            _log.exception("%s %s failed", request.method, route.path if route else "(no route)")
+            response = _refused(request, Refusal(500, "internal", "Something went wrong here; the log says what."))
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+        return response
+
+    return door
+
+
+def _refused(request: web.Request, error: Refusal) -> web.Response:
+    return error_reply(error, drop_in=request.path in dropin.PATHS)

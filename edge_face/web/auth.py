@@ -1,0 +1,206 @@
+"""Who may ask: credentials, roles, origins, and the delay after wrong ones."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+from aiohttp import web
+
+from edge_face.clock import Clock
+from edge_face.config import is_loopback
+from edge_face.errors import StoreError
+from edge_face.tokens import Role
+from edge_face.web.replies import Refusal
+from edge_face.web.services import RoleOf, Route
+
+CACHE_S = 1.0
+"""A good token is believed this long without asking the store, so a revoked one ends within it."""
+_CACHED = 64
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="edge-face", Basic realm="edge-face", charset="UTF-8"'}
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A token and how it came: browsers send `basic` by themselves, and a `query` may be kept in histories and logs."""
+
+    token: str
+    by: Literal["bearer", "key", "basic", "query"]
+
+
+class Guard:
+    """Lets a request pass or raises Refusal."""
+
+    def __init__(self, role_of: RoleOf, host: str, clock: Clock) -> None:
+        """`host` is the address that the server listens on."""
+        self._role_of = role_of
+        self._local_only = is_loopback(host)
+        self._clock = clock
+        self._good: dict[bytes, tuple[Role, float]] = {}
+        self._delays = Delays(clock)
+
+    async def admit(self, request: web.Request, route: Route | None) -> None:
+        """`route` is None where there is nothing: only those who may ask at all are told so."""
+        self._check_host(request)
+        if route is not None and route.role is None:
+            return
+        socket = route is not None and route.socket
+        credential = _credential(request, query=socket)
+        if credential is None:
+            raise Refusal(401, "unauthorized", "This needs a token; `edge-face token` prints it.", _CHALLENGE)
+        role = await self._role(credential.token)
+        if role is None:
+            await self._delays.wait(request.remote or "")
+            raise Refusal(401, "unauthorized", "This token is not valid.", _CHALLENGE)
+        if credential.by == "query" and role != "viewer":
+            message = "An admin token is not taken from the address, where it may be seen; use a viewer token."
+            raise Refusal(401, "unauthorized", message, _CHALLENGE)
+        written_by_browser = credential.by == "basic" and request.method not in _SAFE
+        if (socket or written_by_browser) and not same_origin(request):
+            raise Refusal(403, "foreign_origin", "A page of another site may not do this.")
+        if route is not None and route.role == "admin" and role != "admin":
+            raise Refusal(403, "forbidden", "This needs an admin token; yours is a viewer's.")
+
+    async def still_valid(self, request: web.Request) -> bool:
+        """Whether the token that opened a stream is still good. In doubt, as the store is busy, it is."""
+        credential = _credential(request, query=True)
+        try:
+            return credential is not None and await self._role(credential.token) is not None
+        except StoreError:
+            return True
+
+    async def _role(self, token: str) -> Role | None:
+        if not token.isascii():
+            return None
+        key = hashlib.sha256(token.encode("ascii")).digest()
+        role, until = self._good.get(key, (None, 0.0))
+        if role is not None and self._clock.monotonic() < until:
+            return role
+        asked_at = self._clock.monotonic()
+        role = await self._role_of(token)
+        self._good.pop(key, None)
+        if role is not None:
+            while len(self._good) >= _CACHED:
+                del self._good[next(iter(self._good))]
+            self._good[key] = role, asked_at + CACHE_S
+        return role
+
+    def _check_host(self, request: web.Request) -> None:
+        """A site whose name was made to point at 127.0.0.1 (DNS rebinding) gives itself away by that name."""
+        if self._local_only and not all(_is_local(host) for host in request.headers.getall("Host", ())):
+            raise Refusal(403, "foreign_host", "This server answers on this machine only, as localhost or 127.0.0.1.")
+
+
+class Delays:
+    """Answers to wrong credentials wait, longer each time, per address. Right ones never come here."""
+
+    FIRST_S, LONGEST_S = 0.5, 8.0
+    FORGET_S = 60.0
+    ADDRESSES = 1000
+    WAITING = 20
+    """Of one address at once; more are refused at once, so that waiting costs an attacker and not this machine."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._waiting: dict[str, int] = {}
+
+    async def wait(self, address: str) -> None:
+        """Count one more failure of this address and wait for it. Raises Refusal (429)."""
+        network = _network(address)
+        delay_s = self._next(network)
+        waiting = self._waiting.get(network, 0)
+        if waiting >= self.WAITING:
+            retry = {"Retry-After": str(round(self.LONGEST_S))}
+            raise Refusal(429, "too_many_attempts", "Too many wrong tokens came from this address; wait.", retry)
+        self._waiting[network] = waiting + 1
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._waiting[network] -= 1
+            if not self._waiting[network]:
+                del self._waiting[network]
+
+    def _next(self, network: str) -> float:
+        now = self._clock.monotonic()
+        count, last = self._failures.pop(network, (0, now))
+        if now - last > self.FORGET_S:
+            count = 0
+        while len(self._failures) >= self.ADDRESSES:
+            del self._failures[next(iter(self._failures))]  # the one that has been quiet for longest
+        self._failures[network] = count + 1, now
+        return min(self.LONGEST_S, self.FIRST_S * float(1 << min(count, 10)))
+
+
+def _network(address: str) -> str:
+    """Whom to count: an IPv4 address, or an IPv6 /64, of which every customer has at least one whole."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
+    return str(ip)
+
+
+def _credential(request: web.Request, *, query: bool) -> Credential | None:
+    """The first that is there; None: the caller did not try."""
+    scheme, _, rest = request.headers.get("Authorization", "").strip().partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer" and rest:
+        return Credential(rest, "bearer")
+    if scheme.lower() == "basic" and rest:
+        password = _password(rest)
+        if password != "":
+            return Credential(password or "malformed", "basic")
+    if key := request.headers.get("X-API-Key", "").strip():
+        return Credential(key, "key")
+    if query and (token := request.query.get("token", "").strip()):
+        return Credential(token, "query")
+    return None
+
+
+def _password(encoded: str) -> str | None:
+    """The password of `user:password` in base64; None: it is no such thing."""
+    try:
+        text = base64.b64decode(encoded, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    _, colon, password = text.partition(":")
+    return password if colon else None
+
+
+def same_origin(request: web.Request) -> bool:
+    """Whether the page that asks came from this server. Programs that are no browser send no Origin."""
+    origins = request.headers.getall("Origin", ())
+    if not origins:
+        return True
+    try:
+        origin = urlsplit(origins[0])
+        own = urlsplit(f"{origin.scheme}://{request.headers.get('Host', '')}")
+        same = _place(origin) == _place(own)
+    except ValueError:
+        return False
+    # Not the scheme where this server speaks plain HTTP: a proxy before it may add the TLS.
+    schemes = ("https",) if request.secure else ("http", "https")
+    return len(origins) == 1 and same and origin.scheme in schemes and bool(origin.hostname)
+
+
+def _place(url: SplitResult) -> tuple[str | None, int | None]:
+    return url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        url = urlsplit(f"//{host}")
+        _ = url.port  # raises for one that is no number
+    except ValueError:
+        return False
+    return url.netloc == host and "@" not in host and is_loopback(url.hostname or "")

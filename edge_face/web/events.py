@@ -1,0 +1,120 @@
+"""Events over HTTP, as pages of JSON or as a file for an office."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import IO, Any
+
+from aiohttp import web
+
+from edge_face import export
+from edge_face.database import StoreThread
+from edge_face.errors import RequestError
+from edge_face.web.forms import Slots
+from edge_face.web.replies import reply
+from edge_face.web.services import EventReader, Route
+
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+
+_FORMATS: Mapping[str, export.Format] = {"json": "json", "csv": "csv", "xlsx": "xlsx"}
+_OF_MEDIA_TYPE = {export.MEDIA_TYPES[kind].partition(";")[0]: kind for kind in _FORMATS.values()}
+
+
+class EventsApi:
+    def __init__(self, store: EventReader, thread: StoreThread) -> None:
+        self._store = store
+        self._thread = thread
+        self._exports = Slots(at_once=1, waiting=4)
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/api/v1/events", self.list, "viewer")]
+
+    async def list(self, request: web.Request) -> web.Response:
+        """A page of JSON, newest first. CSV and XLSX hold all that matches, unless `limit` says less."""
+        kind = wanted_format(request)
+        filters = _filters(request.query)
+        limit = parse_limit(request.query.get("limit"))
+        cursor = request.query.get("cursor")
+        if kind == "json" or limit is not None or cursor is not None:
+            size = limit or DEFAULT_LIMIT
+            page = await self._thread.run(lambda: self._store.events(**filters, limit=size, cursor=cursor))
+            if kind == "json":
+                return reply({"items": page.items, "next_cursor": page.next_cursor})
+            more = {"X-Next-Cursor": page.next_cursor} if page.next_cursor else {}
+            return await self._file(page.items, kind, more)
+        return await self._file(self._store.each_event(**filters), kind, {})
+
+    async def _file(
+        self, rows: Iterable[Mapping[str, Any]], kind: export.Format, headers: Mapping[str, str]
+    ) -> web.Response:
+        async with self._exports.taken():
+            # Not on the store's thread: writing takes long, and reads a little at a time.
+            file = await asyncio.to_thread(_written, rows, kind)
+        disposition = {"Content-Disposition": f'attachment; filename="events.{kind}"'}
+        return web.Response(body=file, headers={"Content-Type": export.MEDIA_TYPES[kind]} | disposition | dict(headers))
+
+
+def _written(rows: Iterable[Mapping[str, Any]], kind: export.Format) -> IO[bytes]:
+    """The rows in a file without a name, since a year of them may not fit into memory. aiohttp closes it."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # it is handed on open
+    try:
+        export.write(rows, kind, file)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _filters(query: Mapping[str, str]) -> dict[str, Any]:
+    status = query.get("status")
+    if status is not None and status.upper() not in ("PASS", "REJECT"):
+        raise RequestError("status is PASS or REJECT.", "bad_status")
+    return {
+        "since": parse_time(query.get("since"), "since"),
+        "until": parse_time(query.get("until"), "until"),
+        "status": status and status.upper(),
+        "person": query.get("person"),
+        "camera": query.get("camera"),
+    }
+
+
+def wanted_format(request: web.Request) -> export.Format:
+    """`?format=`, else the first known type of `Accept`, else JSON."""
+    if named := request.query.get("format"):
+        if named.lower() not in _FORMATS:
+            raise RequestError(f"format is one of {', '.join(_FORMATS)}.", "bad_format")
+        return _FORMATS[named.lower()]
+    media_types = (part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
+    return next((_OF_MEDIA_TYPE[media] for media in media_types if media in _OF_MEDIA_TYPE), "json")
+
+
+def parse_limit(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:
+        raise RequestError(f"limit is a number from 1 to {MAX_LIMIT}.", "bad_limit")
+    return int(text)
+
+
+def parse_time(text: str | None, what: str) -> float | None:
+    """Unix seconds, or ISO 8601, which without a zone means the local time of this box. Raises RequestError."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        # In a query a plus sign that was not escaped arrives as a blank.
+        iso = re.sub(r" (?=\d\d:?\d\d$)", "+", text.strip()) if "T" in text else text.strip()
+        try:
+            seconds = datetime.fromisoformat(iso).timestamp()
+        except (ValueError, OverflowError, OSError):
+            seconds = math.nan
+    if not math.isfinite(seconds):
+        raise RequestError(f"{what} is Unix seconds or ISO 8601, like 2025-01-09T05:20:00Z.", "bad_time")
+    return seconds

@@ -1,0 +1,193 @@
+"""Forms read field by field within limits, and the bound on how many are read at once."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import BodyPartReader, ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from edge_face.errors import RequestError
+from edge_face.web.replies import Refusal
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+MAX_IMAGES = 10
+MAX_ZIP_BYTES = 256 * 1024 * 1024
+MAX_TEXT_BYTES = 16 * 1024
+MAX_FIELDS = 50
+BODY_S = 60.0
+ZIP_BODY_S = 600.0
+_OVERHEAD = 256 * 1024
+"""Boundaries, part headers and short fields on top of the files."""
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Upload:
+    """`filename` is what the client calls it; nothing is ever stored under it."""
+
+    filename: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The fields that were asked for."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    files: list[Upload] = field(default_factory=list)
+
+    def text(self, name: str) -> str:
+        """Raises RequestError (`missing_field`)."""
+        if name not in self.texts:
+            raise RequestError(f"The field {name} is missing.", "missing_field")
+        return self.texts[name]
+
+    def flag(self, name: str) -> bool:
+        value = self.texts.get(name, "").strip().lower()
+        if value in ("1", "true", "yes", "on"):
+            return True
+        if value in ("", "0", "false", "no", "off"):
+            return False
+        raise RequestError(f"The field {name} is yes or no.", "bad_field")
+
+
+@dataclass(frozen=True, slots=True)
+class FileField:
+    """Which field holds files, how many of how many bytes, and how long a body may take."""
+
+    names: tuple[str, ...]
+    max_bytes: int = MAX_IMAGE_BYTES
+    max_count: int = 1
+    body_s: float = BODY_S
+
+
+IMAGE = FileField(("image",))
+IMAGES = FileField(("image",), max_count=MAX_IMAGES)
+ZIP = FileField(("zip",), MAX_ZIP_BYTES, body_s=ZIP_BODY_S)
+
+
+async def read_form(request: web.Request, files: FileField | None = None) -> Form:
+    """The form of a request, as multipart or urlencoded. Other fields are skipped.
+
+    Raises RequestError (malformed, a field that is missing or there twice), Refusal (408, 413, 415).
+    """
+    limit = _OVERHEAD + (files.max_bytes * files.max_count if files else 0)
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large("The request", limit)
+    try:
+        async with asyncio.timeout(files.body_s if files else BODY_S):
+            if request.content_type == "multipart/form-data":
+                form = await _read_multipart(request, files, limit)
+            elif request.content_type == "application/x-www-form-urlencoded":
+                form = await _read_urlencoded(request, files, limit)
+            elif not request.body_exists:
+                form = Form()
+            else:
+                raise Refusal(415, "unsupported_media_type", "Send a form: multipart/form-data or urlencoded.")
+    except TimeoutError:
+        raise Refusal(408, "request_timeout", "The request's body took too long.") from None
+    except (ValueError, LookupError, AssertionError, RuntimeError, ClientPayloadError, HttpProcessingError):
+        # aiohttp raises many things for bodies that end early, lack a boundary or have broken part headers.
+        raise RequestError("The form is malformed.", "malformed_form") from None
+    if files and not form.files:
+        raise RequestError(f"The field {files.names[0]} is missing.", "missing_field")
+    return form
+
+
+async def _read_multipart(request: web.Request, files: FileField | None, limit: int) -> Form:
+    form = Form()
+    count = read = 0
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
+        count += 1
+        if not isinstance(part, BodyPartReader) or part.name is None or count > MAX_FIELDS:
+            raise ValueError
+        is_file = files is not None and part.name in files.names
+        data = await _read_part(part, files.max_bytes if files and is_file else MAX_TEXT_BYTES)
+        read += len(data)
+        if read > limit:
+            raise _too_large("The request", limit)
+        if is_file:
+            if data or part.filename:  # a browser sends an empty part for a file that nobody chose
+                _add_file(form, files, Upload(part.filename, data))
+        elif not part.filename:
+            _add_text(form, part.name, data.decode(part.get_charset("utf-8")))
+    return form
+
+
+async def _read_part(part: BodyPartReader, limit: int) -> bytes:
+    data = bytearray()
+    while chunk := await part.read_chunk(_CHUNK):
+        data += chunk
+        if len(data) > limit:
+            raise _too_large(f"The field {part.name}", limit)
+    return bytes(data)
+
+
+async def _read_urlencoded(request: web.Request, files: FileField | None, limit: int) -> Form:
+    # base64 takes 4 bytes for 3, and percent signs more.
+    limit *= 2
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(_CHUNK):
+        data += chunk
+        if len(data) > limit:
+            raise _too_large("The request", limit)
+    form = Form()
+    pairs = urllib.parse.parse_qsl(data.decode("ascii"), True, True, errors="strict", max_num_fields=MAX_FIELDS)
+    for name, value in pairs:
+        if files is not None and name in files.names:
+            _add_file(form, files, Upload(None, value.encode()))
+        elif len(value) > MAX_TEXT_BYTES:
+            raise _too_large(f"The field {name}", MAX_TEXT_BYTES)
+        else:
+            _add_text(form, name, value)
+    return form
+
+
+def _add_text(form: Form, name: str, value: str) -> None:
+    if name in form.texts:
+        raise RequestError(f"The field {name} is there twice.", "bad_field")
+    form.texts[name] = value
+
+
+def _add_file(form: Form, files: FileField | None, upload: Upload) -> None:
+    assert files is not None
+    if len(form.files) >= files.max_count:
+        raise RequestError(f"The field {files.names[0]} is there more than {files.max_count} times.", "too_many_files")
+    form.files.append(upload)
+
+
+def _too_large(what: str, limit: int) -> Refusal:
+    size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+    return Refusal(413, "too_large", f"{what} is larger than {size}.")
+
+
+class Slots:
+    """How many requests of a kind are worked on at once, and how many more may wait. The rest hear 429 at once.
+
+    A slot is taken before the body is read, so that waiting requests hold no memory.
+    """
+
+    def __init__(self, at_once: int, waiting: int = 0) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._room = at_once + waiting
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Raises Refusal (429)."""
+        if not self._room:
+            raise Refusal(429, "busy", "Too many requests of this kind are being worked on; try again.", _RETRY)
+        self._room -= 1
+        try:
+            async with self._free:
+                yield
+        finally:
+            self._room += 1
+
+
+_RETRY = {"Retry-After": "2"}

@@ -1,0 +1,203 @@
+"""Listening: addresses, ports, TLS, and an end that waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from typing import Any
+
+from aiohttp import web
+
+from edge_face import settings
+from edge_face.errors import EdgeFaceError
+from edge_face.web.app import STREAM, build_app, build_legacy_app
+from edge_face.web.replies import Refusal, error_reply
+from edge_face.web.services import Services
+
+_log = logging.getLogger(__name__)
+
+STOP_S = 0.3
+"""Requests in flight get this long when the server stops, and as long again to notice that they are cancelled."""
+_HANDSHAKE_S = 10.0
+_IDLE_S = 75.0
+
+
+class Server:
+    """Start, then `port` and `legacy_port` are the real ones; stop ends within a second."""
+
+    def __init__(self, config: settings.Config, services: Services) -> None:
+        self._api = config.api
+        self._legacy = config.stream.legacy_port
+        self._app = build_app(services, config.api.host)
+        self._listeners: list[_Listener] = []
+        self.port = 0
+        self.legacy_port: int | None = None
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self._api.host in ("", "0.0.0.0") else self._api.host  # noqa: S104  # a comparison
+        scheme = "https" if self._api.cert else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+
+    def viewers_want_frames(self) -> bool:
+        return self._app[STREAM].viewers_want_frames()
+
+    async def start(self) -> None:
+        """Raises EdgeFaceError in plain words: port in use, address not ours, certificate unusable."""
+        tls = _tls(self._api)
+        try:
+            self.port = await self._listen(self._app, self._api.port, tls, "[api] port")
+            if self._legacy:
+                legacy = build_legacy_app(self._app)
+                self.legacy_port = await self._listen(legacy, self._legacy, tls, "[stream] legacy_port")
+        except BaseException:
+            await self.stop()
+            raise
+        _log.info("listening on %s", self.url)
+
+    async def stop(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        results = await asyncio.gather(*(listener.close() for listener in listeners), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                _log.error("the web server did not stop cleanly: %r", result)
+
+    async def _listen(self, app: web.Application, port: int, tls: ssl.SSLContext | None, key: str) -> int:
+        sockets = await _bind(self._api.host, port, key)
+        listener = _Listener(app, sockets, tls)
+        self._listeners.append(listener)
+        await listener.open()
+        return int(sockets[0].getsockname()[1])
+
+
+class _Listener:
+    """One application on its sockets."""
+
+    def __init__(self, app: web.Application, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+        self._runner = web.AppRunner(app, shutdown_timeout=STOP_S)
+        self._sockets = sockets
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        manager = self._runner.server
+        assert manager is not None
+
+        def connection() -> _Connection:
+            return _Connection(manager, loop=loop, **_OPTIONS)
+
+        for sock in self._sockets:
+            server = await loop.create_server(
+                connection,
+                sock=sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+                ssl_shutdown_timeout=STOP_S if self._tls else None,
+            )
+            self._servers.append(server)
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        await self._runner.cleanup()
+        for sock in self._sockets:
+            sock.close()
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's, but what it answers by itself, to bytes that are no HTTP, is our JSON, and is not logged."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # quotes the client
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer was half sent")
+        if status >= 500:
+            _log.error("an answer failed: %r", exc)
+            error = Refusal(500, "internal", "Something went wrong here; the log says what.")
+        else:
+            error = Refusal(status, "bad_request", "This is not HTTP as this server understands it.")
+        response = error_reply(error)
+        response.force_close()
+        return response
+
+
+_quiet = logging.getLogger(f"{__name__}.http")
+_quiet.setLevel(logging.CRITICAL)
+
+# No access log: it would hold the tokens of addresses. Nor aiohttp's own messages, which quote the client.
+_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "logger": _quiet,
+    "keepalive_timeout": _IDLE_S,
+    "lingering_time": 5.0,  # for a client that still sends while its answer is there: it would miss it otherwise
+}
+
+
+async def _bind(host: str, port: int, key: str) -> list[socket.socket]:
+    """A socket for each address of `host`, all on one port."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise EdgeFaceError(f"[api] host: {host} is not known here ({error.strerror}).", "listen") from error
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            free = sockets[0].getsockname()[1] if sockets else port
+            sock.bind((address[0], free, *address[2:]))
+            sock.listen(128)
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            # localhost often has an IPv6 address on a machine without IPv6; one of the two is enough.
+            failure = failure if error.errno == errno.EADDRNOTAVAIL and failure else error
+            if error.errno != errno.EADDRNOTAVAIL:
+                break
+        else:
+            sockets.append(sock)
+    if failure is not None and (not sockets or failure.errno != errno.EADDRNOTAVAIL):
+        for sock in sockets:
+            sock.close()
+        raise EdgeFaceError(_why(failure, host, port, key), "listen") from failure
+    return sockets
+
+
+def _why(error: OSError, host: str, port: int, key: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is in use by another program; set {key}."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs rights that this program has not (ports below 1024 do); set {key}."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine; set [api] host."
+    return f"Port {port} on {host} cannot be used: {error.strerror}."
+
+
+def _tls(api: settings.Api) -> ssl.SSLContext | None:
+    if not api.cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # The empty password: otherwise OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(api.cert, api.key or None, password="")
+    except (OSError, ValueError) as error:
+        raise EdgeFaceError(f"[api] cert, key: they cannot be used together: {error}.", "tls") from error
+    return context

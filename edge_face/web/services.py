@@ -1,0 +1,85 @@
+"""What the web part needs of the rest of edge-face, and what a route is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from aiohttp import web
+
+from edge_face.bus import Bus
+from edge_face.clock import Clock, SystemClock
+from edge_face.database import StoreThread
+from edge_face.events import FrameView
+from edge_face.outbox import Page
+from edge_face.people import People
+from edge_face.tokens import Role
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RoleOf = Callable[[str], Awaitable[Role | None]]
+
+
+class TokenReader(Protocol):
+    """Called on the store's thread."""
+
+    def role_of(self, token: str) -> Role | None: ...
+
+
+class EventReader(Protocol):
+    """The store's events. Called on threads, since reading a memory card takes time; iterated there as well."""
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        person: str | None = None,
+        camera: str | None = None,
+        limit: int | None = 100,
+        cursor: str | None = None,
+    ) -> Page[dict[str, Any]]: ...
+
+    def each_event(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`failed`: no decision can be made, as no camera or no engine works. `degraded`: something is amiss."""
+
+    status: Literal["ok", "degraded", "failed"]
+    clock: Literal["synced", "unsynced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Handed in once, by whoever wires the daemon. Callables run on the event loop and answer at once."""
+
+    people: People
+    store: EventReader
+    thread: StoreThread
+    tokens: TokenReader
+    views: Bus[FrameView]
+    health: Callable[[], Health]
+    status: Callable[[], dict[str, Any]]
+    pseudonym_key: bytes
+    """Keys the hashes that stand for a person (`Database.secret`); without it nobody can tell whom a hash means."""
+    on_viewers: Callable[[bool], None] = lambda _wanted: None
+    """Told whether frames with pictures are watched, each time that it changes."""
+    clock: Clock = field(default_factory=SystemClock)
+
+    async def role_of(self, token: str) -> Role | None:
+        return await self.thread.run(self.tokens.role_of, token)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. `role`: the least that a caller needs; None: nothing."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role | None
+    socket: bool = False
+    """A WebSocket: takes `?token=`, and only pages of the same origin may open it."""

@@ -1,0 +1,182 @@
+"""The web server on a free port over a real store, with photos that were read beforehand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from edge_face import settings
+from edge_face.bus import Bus
+from edge_face.clock import SystemClock
+from edge_face.database import StoreThread
+from edge_face.errors import ImageError
+from edge_face.events import Box, Encoding, Event, Face, FrameResult, FrameView, Match, Person, Verdict
+from edge_face.messages import PhotoResult
+from edge_face.people import People, PhotoReader
+from edge_face.roster import StoreRoster
+from edge_face.store import Store
+from edge_face.tokens import Tokens
+from edge_face.web.app import Health, Services
+from edge_face.web.server import Server
+
+KEY = b"k" * 32
+SOI = b"\xff\xd8"
+"""How a JPEG begins; a made-up photo may do so as well."""
+KATYA = Person("katya", "Katya", "7")
+
+
+def encoding(seed: int) -> Encoding:
+    """A made-up face: two of different seeds are far apart."""
+    return np.random.default_rng(seed).normal(0, 0.1, 128).astype(np.float32)
+
+
+def face(seed: int, left: int = 10, width: int = 100) -> Face:
+    return Face(Box(left, 20, left + width, 20 + width), 1.0, encoding(seed))
+
+
+@dataclass
+class PreparedPhotos:
+    """Knows a few "photos" by their bytes: `face 3`, `nobody`, `crowd`, `huge`, `heic`; anything else is no picture."""
+
+    asked: int = 0
+
+    async def analyse(self, data: bytes) -> PhotoResult:
+        self.asked += 1
+        word, _, number = data.removeprefix(SOI).decode("latin-1").partition(" ")
+        if word == "face":
+            return PhotoResult(self.asked, 640, 480, (face(int(number)),))
+        if word == "nobody":
+            return PhotoResult(self.asked, 640, 480)
+        if word == "crowd":
+            return PhotoResult(self.asked, 640, 480, (face(1), face(2, left=200)))
+        if word == "bug":
+            raise ZeroDivisionError
+        codes = {"huge": "too_large", "heic": "unsupported_format"}
+        raise ImageError("This is not a picture.", codes.get(word, "bad_image"))
+
+
+def view(number: int = 1, jpeg: bytes | None = b"\xff\xd8 picture") -> FrameView:
+    """Katya, let in."""
+    box = Box(120, 80, 240, 300)
+    verdict = Verdict(box, 17, "PASS", "match", Match(KATYA, 0.4123, 0.21), KATYA, 3)
+    result = FrameResult("front", number, 0, 5.0, 1736400000.0, 640, 480, (), {}, jpeg=jpeg)
+    return FrameView("gate-1", result, (verdict,), 0.45, 1736400005.0, 87.2)
+
+
+def event(timestamp: float, name: str = "Katya", status: str = "PASS", camera: str = "front") -> Event:
+    """An event to be stored."""
+    known = status == "PASS"
+    return Event(
+        type="face_event",
+        id=f"id-{timestamp}",
+        seq=0,
+        node="gate-1",
+        camera=camera,
+        status="PASS" if known else "REJECT",
+        reason="match" if known else "unknown",
+        name=name if known else None,
+        person_id=name.lower() if known else None,
+        external_id=None,
+        distance=0.4123,
+        threshold=0.45,
+        margin=0.21,
+        score=None,
+        rule="distance",
+        box=(120, 80, 240, 300),
+        track=17,
+        frames=3,
+        timestamp=timestamp,
+        expires_at=timestamp + 5,
+        latency_ms=87.0,
+    )
+
+
+@dataclass
+class Api:
+    """A running server, and a client that says who it is."""
+
+    server: Server
+    session: aiohttp.ClientSession
+    store: Store
+    tokens: Tokens
+    views: Bus[FrameView]
+    admin: str
+    viewer: str
+    viewer_id: int
+    health: Health
+    wanted: list[bool] = field(default_factory=list)
+    """What `on_viewers` was told."""
+
+    @property
+    def stream_url(self) -> str:
+        return self.server.url.replace("http", "ws", 1) + "/ws/face-stream"
+
+    async def ask(
+        self, method: str, path: str, token: str | None = "admin", **options: Any
+    ) -> tuple[int, Any, aiohttp.ClientResponse]:
+        """Status, body (JSON, else bytes) and answer. `token`: `admin`, `viewer`, a token itself, or None."""
+        headers = dict(options.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {ROLES.get(token, lambda _api: token)(self)}"
+        async with self.session.request(method, self.server.url + path, headers=headers, **options) as answer:
+            body: Any = await answer.read()
+            if answer.content_type == "application/json" and body:
+                body = await answer.json()
+            return answer.status, body, answer
+
+
+ROLES: dict[str, Any] = {"admin": lambda api: api.admin, "viewer": lambda api: api.viewer}
+
+
+def multipart(*fields: tuple[str, str | bytes]) -> aiohttp.FormData:
+    """Bytes become files, text becomes fields."""
+    form = aiohttp.FormData(default_to_multipart=True)
+    for name, value in fields:
+        if isinstance(value, bytes):
+            form.add_field(name, io.BytesIO(value), filename=f"{name}.jpg", content_type="image/jpeg")
+        else:
+            form.add_field(name, value)
+    return form
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, photos: PhotoReader | None = None, config: settings.Config | None = None
+) -> AsyncIterator[Api]:
+    clock = SystemClock()
+    thread = StoreThread()
+    store = Store(folder / "edge-face.db", clock)
+    tokens = Tokens(store, clock)
+    _, admin = tokens.new("admin")
+    viewer_id, viewer = tokens.new("viewer")
+    views: Bus[FrameView] = Bus()
+    wanted: list[bool] = []
+    config = config or settings.Config(api=settings.Api(port=0))
+    async with aiohttp.ClientSession() as session:
+        services = Services(
+            people=People(photos or PreparedPhotos(), StoreRoster(store, thread), config.decision),
+            store=store,
+            thread=thread,
+            tokens=tokens,
+            views=views,
+            health=lambda: api.health,
+            status=lambda: {"node": "gate-1"},
+            pseudonym_key=KEY,
+            on_viewers=wanted.append,
+        )
+        server = Server(config, services)
+        api = Api(server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), wanted)
+        try:
+            await server.start()
+            yield api
+        finally:
+            await server.stop()
+            await thread.close()
+            store.close()
