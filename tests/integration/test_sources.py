@@ -1,0 +1,357 @@
+"""Real files, a real HTTP and a real RTSP server: what comes out of a source, and when."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+
+from edge_face import sources
+from edge_face.capture import CameraThread, Frame
+from edge_face.clock import SystemClock
+from edge_face.errors import CaptureError
+from edge_face.settings import Camera
+from edge_face.sources import Lag, captures, find_cameras, open_source
+
+BITS, CELL = 10, 32
+SIZE = (BITS * CELL, 96)
+CLOCK = SystemClock()
+
+
+def numbered(number: int) -> npt.NDArray[np.uint8]:
+    """A frame that shows its number as black and white fields, so that any codec keeps it."""
+    image = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    for bit in range(BITS):
+        image[:, bit * CELL : (bit + 1) * CELL] = 255 if number >> bit & 1 else 0
+    return image
+
+
+def number_of(image: npt.NDArray[np.uint8]) -> int:
+    fields = [image[20:70, bit * CELL + 8 : (bit + 1) * CELL - 8].mean() for bit in range(BITS)]
+    return sum(1 << bit for bit, value in enumerate(fields) if value > 128)
+
+
+def make_clip(path: Path, frames: int, fps: float, codec: str = "MJPG") -> str:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, SIZE)
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(numbered(number))
+    writer.release()
+    return str(path)
+
+
+@contextmanager
+def playing(camera: Camera, fps: float = 0.0) -> Iterator[CameraThread]:
+    thread = CameraThread(lambda: open_source(camera, CLOCK), CLOCK, fps)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.stop()
+
+
+def take_all(thread: CameraThread, pause_s: float = 0.0) -> list[Frame]:
+    frames: list[Frame] = []
+    while True:
+        frame = thread.take(2)
+        if frame is None:
+            assert thread.state.name == "ended", thread.state
+            return frames
+        frames.append(frame)
+        time.sleep(pause_s)
+
+
+def take(thread: CameraThread, timeout_s: float = 5.0) -> Frame:
+    frame = thread.take(timeout_s)
+    assert frame is not None, thread.state
+    return frame
+
+
+def test_a_clip_plays_at_its_own_speed_and_ends(tmp_path: Path) -> None:
+    with playing(Camera(source=make_clip(tmp_path / "clip.avi", 30, 25))) as thread:
+        frames = take_all(thread)
+    # A busy machine may drop one here and there; what arrives is in order and on time.
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 29
+    assert len(numbers) >= 20
+    assert [frame.number - 1 for frame in frames] == numbers
+    assert sum(frame.dropped for frame in frames) + len(frames) == 30
+    assert frames[-1].grabbed_at - frames[0].grabbed_at == pytest.approx((numbers[-1] - numbers[0]) / 25, abs=0.1)
+    assert abs(frames[-1].timestamp - time.time()) < 1
+
+
+def test_a_slow_reader_sees_recent_frames_and_how_many_it_missed(tmp_path: Path) -> None:
+    with playing(Camera(source=make_clip(tmp_path / "clip.avi", 45, 30))) as thread:
+        frames = []
+        while (frame := thread.take(2)) is not None:
+            last = number_of(frame.image) == 44  # it lies there from the end of the clip on
+            assert last or CLOCK.monotonic() - frame.grabbed_at < 0.12
+            frames.append(frame)
+            time.sleep(0.2)
+    assert 5 <= len(frames) <= 10
+    assert sum(frame.dropped for frame in frames) + len(frames) == 45
+    assert number_of(frames[-1].image) == 44
+
+
+def test_without_realtime_every_frame_comes_once(tmp_path: Path) -> None:
+    camera = Camera(source=make_clip(tmp_path / "clip.avi", 40, 5), realtime=False)
+    with playing(camera, fps=10) as thread:
+        began = time.monotonic()
+        frames = take_all(thread, pause_s=0.005)
+    assert [number_of(frame.image) for frame in frames] == list(range(40))
+    assert all(frame.dropped == 0 for frame in frames)
+    assert time.monotonic() - began < 3  # 8 s at its own speed, 4 s at the frame limit
+
+
+def test_a_clip_that_loops_begins_an_epoch_each_time(tmp_path: Path) -> None:
+    camera = Camera(source=make_clip(tmp_path / "clip.avi", 4, 25), realtime=False, loop=True)
+    with playing(camera) as thread:
+        frames = [take(thread) for _ in range(10)]
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 3] * 2 + [0, 1]
+    assert [frame.epoch for frame in frames] == [0] * 4 + [1] * 4 + [2] * 2
+    assert [frame.number for frame in frames] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(("fps", "count", "expected_s"), [(20.0, 10, 0.45), (0.0, 3, 1.0)])
+def test_a_folder_shows_its_images_by_name(tmp_path: Path, fps: float, count: int, expected_s: float) -> None:
+    for number in range(count):
+        suffix = ("png", "jpg", "JPEG", "bmp", "webp")[number % 5]
+        cv2.imwrite(str(tmp_path / f"{number:02}.{suffix.lower()}"), numbered(number))
+        if suffix == "JPEG":
+            (tmp_path / f"{number:02}.jpeg").rename(tmp_path / f"{number:02}.JPEG")
+    (tmp_path / "notes.txt").write_text("no image")
+    with playing(Camera(source=str(tmp_path), fps=fps)) as thread:
+        frames = take_all(thread)
+    assert [number_of(frame.image) for frame in frames] == list(range(count))
+    assert frames[-1].grabbed_at - frames[0].grabbed_at == pytest.approx(expected_s, abs=0.15)
+
+
+def test_a_folder_skips_what_is_unreadable_and_turns_photos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff no more")
+    grey = np.full((40, 60), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "2.png"), grey)
+    cv2.imwrite(str(tmp_path / "3.png"), np.dstack([grey, grey, grey, grey]))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
+    PIL.Image.fromarray(grey).convert("RGB").save(tmp_path / "4.jpg", exif=exif)
+    with playing(Camera(source=str(tmp_path), realtime=False, loop=True)) as thread:
+        frames = [take(thread) for _ in range(6)]
+    assert [frame.image.shape for frame in frames] == [(40, 60, 3), (40, 60, 3), (60, 40, 3)] * 2
+    assert [frame.epoch for frame in frames] == [0, 0, 0, 1, 1, 1]
+    assert sum("1.jpg" in record.getMessage() for record in caplog.records) == 1  # not once per round
+
+
+def test_a_folder_of_broken_images_is_lost_and_not_an_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no image")
+    with playing(Camera(source=str(tmp_path), loop=True)) as thread:
+        assert thread.take(0.5) is None
+        assert thread.state.name == "lost"
+        assert "none of its images" in thread.state.detail
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("missing.mp4", "missing.mp4: no such file"),
+        ("/dev/video77", "/dev/video77: no such camera"),
+        ("/dev/null", "/dev/null: cannot be opened"),
+        ("87", "/dev/video87: no such camera"),
+        ("webcam", "possible are auto, 0"),
+        ("ftp://katya:secret@host/clip.mp4", "unknown kind of address ftp://"),
+        ("rtsp://katya:secret@127.0.0.1:{closed}/live", "cannot be reached (Connection refused)"),
+        ("http://katya:secret@127.0.0.1:{closed}/live", "cannot be reached (Connection refused)"),
+        ("http://katya:secret@[nonsense/", "is no valid address"),
+        ("rtsp:///live", "host is missing"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_words_and_without_the_password(
+    source: str, said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    with pytest.raises(CaptureError) as caught:
+        open_source(Camera(source=source.replace("{closed}", str(closed))), CLOCK)
+    assert said in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_opencv_and_ffmpeg_keep_quiet_at_each_attempt() -> None:
+    program = """if True:
+        import sys
+        from edge_face import capture, clock, settings, sources
+        for address in sys.argv[1:]:
+            try:
+                sources.open_source(settings.Camera(source=address), clock.SystemClock())
+            except capture.CaptureError as error:
+                print(error)
+    """
+    # A process of its own: FFmpeg's log level is set once, at its first use.
+    addresses = ("rtsp://katya:secret@127.0.0.1:1/live", "http://katya:secret@127.0.0.1:1/", "/dev/null", __file__)
+    run = subprocess.run([sys.executable, "-c", program, *addresses], capture_output=True, text=True, check=True)
+    assert len(run.stdout.splitlines()) == 4
+    assert run.stderr == ""
+
+
+def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(os.urandom(5000))
+    with pytest.raises(CaptureError, match="no video that can be read"):
+        open_source(Camera(source=str(tmp_path / "clip.mp4")), CLOCK)
+    with pytest.raises(CaptureError, match="no images in this folder"):
+        open_source(Camera(source=str(tmp_path)), CLOCK)
+
+
+def test_cameras_are_told_from_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def capability(driver: bytes, whole: int, node: int) -> bytes:
+        return sources._CAPABILITY.pack(driver, b"a card", b"a bus", 0x060000, whole, node)
+
+    assert captures(capability(b"uvcvideo", 0x84A00001, 0x04200001))
+    assert not captures(capability(b"uvcvideo", 0x84A00001, 0x04A00000))  # the webcam's second node: metadata only
+    assert captures(capability(b"old", 0x05000001, 0))  # a driver that knows no device_caps
+    assert not captures(capability(b"bcm2835-isp", 0x85200001, 0x05200001))  # scales images; sees nothing
+    for name in ("video0", "video10", "video2", "video-none", "vbi0"):
+        (tmp_path / name).touch()
+    assert find_cameras(tmp_path) == []
+    monkeypatch.setattr(sources, "_is_camera", lambda path: True)
+    assert [path.name for path in find_cameras(tmp_path)] == ["video0", "video2", "video10"]
+
+
+def test_auto_without_a_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_cameras():
+        pytest.skip("this machine has a camera")
+    with pytest.raises(CaptureError, match="no camera"):
+        open_source(Camera(source="auto"), CLOCK)
+
+
+class MjpegServer:
+    """An IP camera as it is seen over HTTP, at 20 fps; frames carry their number. It can go away and come back."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._on = threading.Event()
+        self._server: socketserver.ThreadingTCPServer | None = None
+        self.port = 0
+
+    def start(self) -> None:
+        camera = self
+        camera._on.set()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the name http.server asks for
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    while camera._on.is_set():
+                        camera.number += 1
+                        data = cv2.imencode(".jpg", numbered(camera.number))[1].tobytes()
+                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                        self.wfile.write(head.encode() + data + b"\r\n")
+                        time.sleep(0.05)
+                except OSError:
+                    pass
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._on.clear()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+def test_an_http_camera_that_goes_away_and_returns() -> None:
+    camera = MjpegServer()
+    camera.start()
+    try:
+        with playing(Camera(source=f"http://katya:secret@127.0.0.1:{camera.port}/video")) as thread:
+            for _ in range(5):
+                frame = take(thread)
+                assert camera.number - number_of(frame.image) <= 2  # nothing old from the time of opening
+            assert "secret" not in thread.state.detail
+            camera.stop()
+            began = time.monotonic()
+            while thread.state.name != "lost":
+                assert time.monotonic() - began < 4
+                thread.take(0.1)
+            before = camera.number
+            time.sleep(0.8)
+            camera.start()
+            began = time.monotonic()
+            frame = take(thread)
+            assert time.monotonic() - began < 3
+            assert number_of(frame.image) > before
+            assert (frame.epoch, thread.state.name) == (1, "ok")
+    finally:
+        camera.stop()
+
+
+def test_a_file_over_http_is_a_clip_with_an_end(tmp_path: Path) -> None:
+    make_clip(tmp_path / "clip.avi", 10, 25)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(tmp_path))  # type: ignore[arg-type]  # passed on as it came
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/clip.avi"
+        with playing(Camera(source=address, realtime=False)) as thread:
+            assert [number_of(frame.image) for frame in take_all(thread)] == list(range(10))
+        server.shutdown()
+
+
+def test_lag_is_measured_from_the_best_frame() -> None:
+    lag = Lag()
+    assert lag.update(100.0, 5.0) == 0
+    assert lag.update(100.1, 5.1) == pytest.approx(0, abs=1e-3)
+    assert lag.update(100.5, 5.2) == pytest.approx(0.3, abs=1e-3)
+    assert lag.update(100.5, 5.5) == pytest.approx(0, abs=1e-3)
+    assert lag.update(103.0, 5.6) == pytest.approx(2.4, abs=5e-3)
+    assert lag.update(103.1, 1.0) == 0  # the camera's clock was set back
+    assert lag.update(103.2, 1.1) == pytest.approx(0, abs=1e-3)
+    drifting = Lag()
+    assert max(drifting.update(second * 1.0002, float(second)) for second in range(86_400)) < 0.01
+    standing = Lag()
+    assert {standing.update(float(second), 0.0) for second in range(100)} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "fps"),
+    [("one-man-turning-head.mp4", 30), ("two-people-walking-up.gif", 12), ("street-crowd-1080p.mp4", 25)],
+)
+def test_real_clips_play_at_their_speed(data: Path, name: str, fps: float) -> None:
+    with playing(Camera(source=str(data / "video" / name))) as thread:
+        first = take(thread)
+        frame = first
+        while frame.grabbed_at - first.grabbed_at < 0.9:
+            frame = take(thread)
+        played = (frame.number - first.number) / (frame.grabbed_at - first.grabbed_at)
+    assert played == pytest.approx(fps, rel=0.15)
