@@ -128,8 +128,12 @@ def _open_address(address: str, camera: Camera, clock: Clock) -> Source:
         parts = urlsplit(address)
         scheme, host = parts.scheme.lower(), parts.hostname
         port = parts.port or {"rtsp": 554, "https": 443}.get(scheme, 80)
-    except ValueError as error:
-        raise CaptureError(f"[camera] source is no valid address: {error}") from None
+        if "@" in address and "@" not in parts.netloc:
+            raise ValueError("the user and password end before the @")
+    except ValueError:  # its text may hold a piece of the password
+        raise CaptureError(
+            "[camera] source is no valid address; in a user name or password write # / ? @ : as %23 %2F %3F %40 %3A"
+        ) from None
     if scheme not in ("rtsp", "http", "https"):
         raise CaptureError(f"{mask_url(address)}: unknown kind of address {scheme}://; possible are {POSSIBLE}")
     if not host:

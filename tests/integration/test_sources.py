@@ -177,6 +177,8 @@ def test_a_folder_of_broken_images_is_lost_and_not_an_endless_loop(tmp_path: Pat
         ("http://katya:secret@127.0.0.1:{closed}/live", "cannot be reached (Connection refused)"),
         ("http://katya:secret@[nonsense/", "is no valid address"),
         ("rtsp:///live", "host is missing"),
+        ("rtsp://katya:p#secret@127.0.0.1/live", "write # / ? @ : as %23"),
+        ("rtsp://katya:12/secret@127.0.0.1/live", "write # / ? @ : as %23"),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_words_and_without_the_password(
