@@ -1,0 +1,206 @@
+"""MQTT: events while they are live, states retained, and a will for when this node goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edge_face.clock import Clock
+from edge_face.errors import EdgeFaceError
+from edge_face.events import CameraStatus, Event, Presence
+from edge_face.publish import Refused, RetryLater
+from edge_face.settings import Config, Mqtt
+from edge_face.sinks.mqtt_link import Link, LinkLost, PublishRefused
+from edge_face.slugs import slug
+
+_log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+"""From the beginning of one attempt to connect to that of the next."""
+STABLE_S = 30.0
+"""A connection that held this long was a good one: what goes wrong afterwards is logged anew."""
+ACK_S = 5.0
+FAREWELL_S = 1.0
+PROBE_S = 5.0
+
+# An ended clip gives no pictures any more, like a camera that is lost. One that starts has no state yet; until it has,
+# what was said last stands.
+_CAMERA_STATES = {"ok": "ok", "lost": "lost", "ended": "lost"}
+
+
+class MqttSink:
+    """Keeps a connection and speaks over it. No message of a connection that was lost is ever sent again by it."""
+
+    name = "mqtt"
+    history = False
+    """Whatever listens there may move a door."""
+
+    def __init__(
+        self, config: Mqtt, node: str, cameras: Sequence[str], clock: Clock, *, retry_s: float = RETRY_S
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._retry_s = retry_s
+        self._client_id = f"edge-face-{slug(node)}"
+        self._base = f"edge-face/{slug(node)}"
+        self._status_topic = f"{self._base}/status"
+        self._link: Link | None = None
+        self._up = asyncio.Event()
+        # Until something is known, nobody is there: an earlier run may have left "present" with the broker.
+        self._states = {self._topic(camera, "presence"): _nobody() for camera in cameras}
+        self._unsent: dict[str, None] = {}
+        """Topics of `_states` to be sent, in the order in which they changed."""
+        self._changed = asyncio.Event()
+        self._told: set[str] = set()
+
+    @property
+    def healthy(self) -> bool:
+        return self._link is not None
+
+    def wants(self, event: Event) -> bool:
+        return event.status != "NO_FACE"
+
+    async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
+        """Wait for the connection if need be, publish, and wait for the broker's acknowledgement."""
+        await self._up.wait()
+        link = self._link
+        left = ACK_S if deadline is None else deadline - self._clock.monotonic()
+        if link is None or left <= 0:
+            raise RetryLater("not connected to the broker in time")
+        expiry = None if deadline is None or self._config.version != "5" else expiry_s(left)
+        try:
+            await link.send(self._topic(str(payload["camera"]), "event"), _json(payload), left, expiry_s=expiry)
+        except PublishRefused as error:
+            raise Refused(str(error)) from error
+        except LinkLost as error:
+            raise RetryLater(str(error)) from error
+        except asyncio.CancelledError:
+            link.abort()  # the caller's time is up: nothing of it may leave this machine any more
+            raise
+
+    def state(self, change: Presence | CameraStatus) -> None:
+        if isinstance(change, Presence):
+            topic, value = self._topic(change.camera, "presence"), _json(change.payload())
+        elif change.state in _CAMERA_STATES:
+            topic, value = self._topic(change.camera, "camera"), _CAMERA_STATES[change.state].encode()
+        else:
+            return
+        self._states[topic] = value
+        self._unsent.pop(topic, None)
+        self._unsent[topic] = None
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled; then say `offline` and go."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            link = self._new_link()
+            try:
+                await self._session(link)
+            except LinkLost as error:
+                if loop.time() - started > STABLE_S:
+                    self._told.clear()
+                self._tell(logging.WARNING, str(error))
+            except asyncio.CancelledError:
+                await self._farewell(link)
+                raise
+            finally:
+                link.abort()
+            await asyncio.sleep(max(0.0, started + self._retry_s - loop.time()))
+
+    async def close(self) -> None:
+        """`run` has closed the connection already."""
+
+    def _new_link(self) -> Link:
+        return Link(self._config, self._client_id, will=(self._status_topic, b"offline"))
+
+    async def _session(self, link: Link) -> None:
+        """One connection. Ends by raising LinkLost."""
+        await link.open()
+        await self._send_retained(link, self._status_topic, b"online")
+        self._tell(logging.INFO, f"connected to the {link.where}")
+        link.lost.add_done_callback(lambda _: self._changed.set())
+        self._unsent = dict.fromkeys(self._states)
+        self._link = link
+        self._up.set()
+        try:
+            while True:
+                self._changed.clear()
+                while self._unsent:
+                    topic = next(iter(self._unsent))
+                    del self._unsent[topic]
+                    await self._send_retained(link, topic, self._states[topic])
+                link.check()
+                await self._changed.wait()
+        finally:
+            self._up.clear()
+            self._link = None
+
+    async def _send_retained(self, link: Link, topic: str, value: bytes) -> None:
+        try:
+            await link.send(topic, value, ACK_S, retain=True)
+        except PublishRefused as error:
+            self._tell(logging.ERROR, str(error))  # the other topics may still be allowed
+
+    async def _farewell(self, link: Link) -> None:
+        """A wanted end: nobody is seen any more, and the node is offline, without waiting for the will."""
+        if link.lost.done() or not link.is_open:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                for topic in self._unsent:
+                    if not topic.endswith("/presence"):
+                        await self._send_retained(link, topic, self._states[topic])
+                for topic, value in self._states.items():
+                    if topic.endswith("/presence") and json.loads(value)["present"]:
+                        await self._send_retained(link, topic, _nobody(self._clock.wall()))
+                await self._send_retained(link, self._status_topic, b"offline")
+                await link.close()
+        except (LinkLost, TimeoutError):
+            pass  # then the broker sends the will
+
+    def _topic(self, camera: str, leaf: str) -> str:
+        return f"{self._base}/{slug(camera)}/{leaf}"
+
+    def _tell(self, level: int, sentence: str) -> None:
+        """Each sentence once until a connection held: a wrong password is no news every five seconds."""
+        _log.log(logging.DEBUG if sentence in self._told else level, "%s", sentence)
+        self._told.add(sentence)
+
+
+async def probe(config: Config) -> str:
+    """Connect once, for `edge-face check`. Returns a sentence; raises EdgeFaceError with the reason."""
+    # Its own client id: the broker would end the connection of a daemon that runs meanwhile.
+    link = Link(config.mqtt, f"edge-face-{slug(config.node.id)}-check")
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await link.open()
+            await link.close()
+    except TimeoutError:
+        raise EdgeFaceError(f"the {link.where} does not answer", "mqtt") from None
+    except LinkLost as error:
+        raise EdgeFaceError(str(error), "mqtt") from error
+    finally:
+        link.abort()
+    return f"connected to the {link.where}"
+
+
+def expiry_s(left_s: float) -> int:
+    """The message expiry interval (MQTT 5, 3.3.2.3.3) for an event that has `left_s` left: whole seconds, rounded down.
+
+    Never 0, which Mosquitto takes for "no expiry". So what is sent within its last second may stay with the broker for
+    up to a second too long; it was sent in time, and receivers look at `expires_at`, as they must with 3.1.1 anyway.
+    """
+    return max(1, int(left_s))
+
+
+def _nobody(since: float | None = None) -> bytes:
+    return _json(Presence("", False, since=since).payload())
+
+
+def _json(payload: Mapping[str, Any]) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,179 @@
+"""Webhooks: each event as a JSON POST, signed as Standard Webhooks (https://www.standardwebhooks.com) describe."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.typedefs import LooseHeaders
+
+from edge_face import __version__
+from edge_face.clock import Clock
+from edge_face.errors import ConfigError, EdgeFaceError
+from edge_face.events import CameraStatus, Event, Presence, uuid7
+from edge_face.publish import Refused, RetryLater, SwitchedOff
+from edge_face.settings import Webhook
+
+ATTEMPT_S = 5.0
+LONGEST_RETRY_AFTER_S = 300.0
+RETRY_STATUS = frozenset({408, 425, 429})
+"""Client errors that say "not now" and not "never"."""
+_WHSEC = "whsec_"
+
+
+class WebhookSink:
+    """Posts to one address. What may be secret in it (user, password, path, query) is never logged."""
+
+    healthy = True
+    """Nobody knows before the next event; the delivery loop counts what fails."""
+
+    def __init__(self, hook_id: str, hook: Webhook, clock: Clock, *, attempt_s: float = ATTEMPT_S) -> None:
+        """Raises ConfigError for a secret that looks like a key and is none."""
+        self.name = f"webhook:{hook_id}"
+        self.history = hook.late == "send"
+        self._hook = hook
+        self._clock = clock
+        self._attempt_s = attempt_s
+        self._key = signing_key(hook.secret, f"[webhook:{hook_id}] secret") if hook.secret else None
+        self._where = _where(hook.url)
+        self._session: aiohttp.ClientSession | None = None
+
+    def wants(self, event: Event) -> bool:
+        return event.status in self._hook.events
+
+    async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
+        limit = self._attempt_s
+        if deadline is not None:
+            limit = min(limit, deadline - self._clock.monotonic())
+            if limit <= 0:
+                raise RetryLater("the event expired before the attempt")
+        status, retry_after = await self._post(str(payload["id"]), payload, limit)
+        if 200 <= status < 300:
+            return
+        answer = f"{self._where} answered {status}"
+        if status == 410:
+            raise SwitchedOff(answer)
+        if status in RETRY_STATUS or status >= 500:
+            raise RetryLater(answer, _seconds(retry_after))
+        raise Refused(f"{answer}, a redirection, which is not followed" if status < 400 else answer)
+
+    async def probe(self) -> str:
+        """Post `{"type": "test"}`. Returns a sentence; raises EdgeFaceError when the receiver does not take it."""
+        try:
+            status, _ = await self._post(uuid7(self._clock.wall()), {"type": "test"}, self._attempt_s)
+        except RetryLater as error:
+            raise EdgeFaceError(str(error), "webhook") from error
+        if not 200 <= status < 300:
+            raise EdgeFaceError(f"{self._where} answered {status}", "webhook")
+        return f"{self._where} answered {status}"
+
+    async def _post(self, event_id: str, payload: Mapping[str, Any], limit_s: float) -> tuple[int, str]:
+        """One request. Returns its status and Retry-After; raises RetryLater when there was no answer."""
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json", "User-Agent": f"edge-face/{__version__}"}
+        if self._key is not None:
+            sent_at = str(int(self._clock.wall()))
+            headers |= {
+                "webhook-id": event_id,
+                "webhook-timestamp": sent_at,
+                "webhook-signature": sign(self._key, event_id, sent_at, body),
+            }
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._request(body, headers)
+        except TimeoutError:
+            raise RetryLater(f"{self._where} did not answer in time") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise RetryLater(f"the certificate of {self._where} is not trusted") from error
+        except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
+            # Not str(error): some of aiohttp's texts hold the whole address.
+            reason = error.os_error.strerror or "no connection"
+            raise RetryLater(f"{self._where} cannot be reached: {reason}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RetryLater(f"{self._where}: {type(error).__name__}") from error
+
+    async def _request(self, body: bytes, headers: LooseHeaders) -> tuple[int, str]:
+        async with self._open().post(self._hook.url, data=body, headers=headers, allow_redirects=False) as response:
+            return response.status, response.headers.get("Retry-After", "")
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Made inside the running loop, at the first need."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=_socket),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return self._session
+
+    def state(self, change: Presence | CameraStatus) -> None:
+        """Webhooks are about events only."""
+
+    async def run(self) -> None:
+        """Connections are made when they are needed."""
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+async def probe(hook_id: str, hook: Webhook, clock: Clock) -> str:
+    """Try a configured webhook, for `edge-face check`. Raises EdgeFaceError."""
+    sink = WebhookSink(hook_id, hook, clock)
+    try:
+        return await sink.probe()
+    finally:
+        await sink.close()
+
+
+def signing_key(secret: str, option: str = "secret") -> bytes:
+    """`whsec_` and base64 is decoded; any other text is the key itself. Raises ConfigError, without the secret."""
+    if not secret.startswith(_WHSEC):
+        return secret.encode()
+    text = secret.removeprefix(_WHSEC)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigError([f"{option}: what follows whsec_ is not base64"]) from None
+
+
+def sign(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
+    """The value of `webhook-signature`, version 1: HMAC-SHA256 over "id.timestamp.body"."""
+    digest = hmac.digest(key, f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return f"v1,{base64.b64encode(digest).decode('ascii')}"
+
+
+def _where(url: str) -> str:
+    """Scheme, host and port only: receivers hide keys in the path as well as in the query."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Retry-After in seconds, bounded; None for a date or nonsense, which the usual back-off replaces."""
+    text = retry_after.strip()
+    return min(float(text), LONGEST_RETRY_AFTER_S) if text.isascii() and text.isdigit() else None
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that forgets what it has not sent yet when it is closed.
+
+    Otherwise the kernel would go on sending a given-up request for minutes, and an event that expired while the network
+    was away would arrive after all.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made

@@ -1,0 +1,236 @@
+"""Webhooks, against a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from edge_face import __version__
+from edge_face.errors import EdgeFaceError
+from edge_face.publish import HISTORY, Refused, RetryLater, SwitchedOff
+from edge_face.settings import Webhook
+from edge_face.sinks.webhook import WebhookSink, probe
+from tests.support.broker import until
+from tests.support.publishing import CLOCK, deadline, event, publishing
+
+Answer = web.Response | Callable[[], Awaitable[web.Response]]
+
+
+class Receiver:
+    """Answers 204, or what stands in `answers` first."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[tuple[web.Request, bytes]] = []
+        self.answers: list[Answer] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request, await request.read()))
+        if not self.answers:
+            return web.Response(status=204)
+        answer = self.answers.pop(0)
+        return answer if isinstance(answer, web.Response) else await answer()
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        return [(body["type"], body["name"]) for body in (json.loads(raw) for _, raw in self.requests)]
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with serving() as it:
+        yield it
+
+
+async def deliver(hook: Webhook, *, attempt_s: float = 5.0, ends: float | None = None) -> None:
+    sink = WebhookSink("default", hook, CLOCK, attempt_s=attempt_s)
+    try:
+        await sink.deliver(event().payload(), ends, False)
+    finally:
+        await sink.close()
+
+
+async def hang() -> web.Response:
+    await asyncio.sleep(30)
+    return web.Response()
+
+
+async def test_an_event_arrives_as_json(receiver: Receiver, tmp_path: Path) -> None:
+    sent = event("Екатерина")
+    async with publishing(tmp_path / "e.db", WebhookSink("default", Webhook(url=receiver.url), CLOCK)) as publisher:
+        numbered = await publisher.publish(sent, deadline())
+        await publisher.publish(event(None), deadline())  # events = PASS by default
+        assert await publisher.drain(2)
+    [(request, body)] = receiver.requests
+    assert request.method == "POST"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["User-Agent"] == f"edge-face/{__version__}"
+    assert "webhook-signature" not in request.headers
+    assert json.loads(body) == numbered.payload()
+    assert "Екатерина".encode() in body
+
+
+async def test_a_retry_has_the_same_id_and_each_attempt_its_own_valid_signature(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    secret = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    receiver.answers = [web.Response(status=500), web.Response(status=429), web.Response(status=408)]
+    sink = WebhookSink("a", Webhook(url=receiver.url, secret=secret, events=("PASS", "REJECT")), CLOCK)
+    async with publishing(tmp_path / "e.db", sink) as publisher:
+        sent = await publisher.publish(event(None), deadline())
+        assert await publisher.drain(5)
+        assert publisher.counters["webhook:a"].retries == 3
+    assert [request.headers["webhook-id"] for request, _ in receiver.requests] == [sent.id] * 4
+    for request, body in receiver.requests:
+        sent_at = request.headers["webhook-timestamp"]
+        assert abs(int(sent_at) - CLOCK.wall()) < 10
+        signed = f"{sent.id}.{sent_at}.".encode() + body
+        expected = base64.b64encode(hmac.new(b"k" * 24, signed, hashlib.sha256).digest()).decode()
+        assert request.headers["webhook-signature"] == f"v1,{expected}"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (200, None), (202, None), (204, None),
+        (301, Refused), (302, Refused), (308, Refused),
+        (400, Refused), (401, Refused), (404, Refused), (422, Refused),
+        (408, RetryLater), (425, RetryLater), (429, RetryLater), (500, RetryLater), (503, RetryLater),
+        (410, SwitchedOff),
+    ],
+)  # fmt: skip
+async def test_what_an_answer_means(receiver: Receiver, status: int, error: type[Exception] | None) -> None:
+    receiver.answers = [web.Response(status=status, headers={"Location": f"{receiver.url}/elsewhere"})]
+    if error is None:
+        await deliver(Webhook(url=receiver.url))
+    else:
+        with pytest.raises(error):
+            await deliver(Webhook(url=receiver.url))
+    assert len(receiver.requests) == 1  # a redirection is not followed
+
+
+@pytest.mark.parametrize(
+    ("value", "after_s"), [("7", 7.0), ("99999", 300.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)]
+)
+async def test_retry_after(receiver: Receiver, value: str, after_s: float | None) -> None:
+    receiver.answers = [web.Response(status=503, headers={"Retry-After": value})]
+    with pytest.raises(RetryLater) as caught:
+        await deliver(Webhook(url=receiver.url))
+    assert caught.value.after_s == after_s
+
+
+async def test_a_hanging_receiver_is_given_up(receiver: Receiver) -> None:
+    receiver.answers = [hang, hang]
+    with pytest.raises(RetryLater, match="in time"):
+        await deliver(Webhook(url=receiver.url), attempt_s=0.2)
+    with pytest.raises(RetryLater, match="in time"):
+        await deliver(Webhook(url=receiver.url), ends=deadline(0.2))
+    with pytest.raises(RetryLater, match="expired"):
+        await deliver(Webhook(url=receiver.url), ends=deadline(-0.1))
+    assert len(receiver.requests) == 2
+
+
+async def test_a_given_up_request_is_taken_back_from_the_kernel(tmp_path: Path) -> None:
+    ends: list[str] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+            ends.append("end")
+        except ConnectionResetError:
+            ends.append("reset")
+        writer.close()
+
+    server = await asyncio.start_server(read, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(RetryLater):
+        await deliver(Webhook(url=f"http://127.0.0.1:{port}"), attempt_s=0.2)
+    await until(lambda: ends)
+    server.close()
+    assert ends == ["reset"]
+
+
+async def test_an_expired_event_is_dropped_or_sent_as_history(receiver: Receiver, tmp_path: Path) -> None:
+    down = [web.Response(status=503) for _ in range(100)]
+    live = WebhookSink("live", Webhook(url=f"{receiver.url}/live"), CLOCK)
+    async with publishing(tmp_path / "live.db", live) as publisher:
+        receiver.answers = [*down]
+        await publisher.publish(event("Ada"), deadline(0.5))
+        assert await publisher.drain(2)
+        receiver.answers.clear()
+        tried = len(receiver.requests)
+        await publisher.publish(event("Bob"), deadline())
+        assert await publisher.drain(2)
+    assert receiver.events[tried:] == [("face_event", "Bob")]
+    receiver.requests.clear()
+
+    late = WebhookSink("late", Webhook(url=f"{receiver.url}/late", late="send"), CLOCK)
+    async with publishing(tmp_path / "late.db", late) as publisher:
+        receiver.answers = [*down]
+        await publisher.publish(event("Ada"), deadline(0.3))
+        assert not await publisher.drain(0.4)
+        receiver.answers.clear()
+        await publisher.publish(event("Bob"), deadline())
+        assert await publisher.drain(5)
+    assert receiver.events[0] == ("face_event", "Ada")
+    assert receiver.events[-2:] == [(HISTORY, "Ada"), ("face_event", "Bob")]
+
+
+async def test_nothing_secret_is_logged(receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    address = receiver.url.replace("http://", "http://user:hunter2@") + "/hunter3?key=hunter4"
+    receiver.answers = [web.Response(status=404), web.Response(status=500), hang]
+    hook = Webhook(url=address, secret="hunter5")
+    async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK, attempt_s=0.2)) as publisher:
+        for name in ("Ada", "Bob"):
+            await publisher.publish(event(name), deadline())
+        assert await publisher.drain(5)
+    assert receiver.requests[0][0].headers["Authorization"].startswith("Basic ")
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert refused == [f"webhook:a refused event 1: {receiver.url} answered 404"]
+    assert "hunter" not in caplog.text
+
+
+async def test_nobody_there_is_tried_again() -> None:
+    with pytest.raises(RetryLater, match=r"http://127\.0\.0\.1:9 cannot be reached: Connect call failed|refused"):
+        await deliver(Webhook(url="http://127.0.0.1:9/secret?x=y"))
+
+
+async def test_the_probe_posts_a_test(receiver: Receiver) -> None:
+    assert await probe("default", Webhook(url=receiver.url, secret="s"), CLOCK) == f"{receiver.url} answered 204"
+    [(request, body)] = receiver.requests
+    assert json.loads(body) == {"type": "test"}
+    signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(b"s", signed, hashlib.sha256).digest()).decode()
+    assert request.headers["webhook-signature"] == f"v1,{expected}"
+    receiver.answers = [web.Response(status=401)]
+    with pytest.raises(EdgeFaceError, match="answered 401"):
+        await probe("default", Webhook(url=receiver.url), CLOCK)
+    with pytest.raises(EdgeFaceError, match="reached"):
+        await probe("default", Webhook(url="http://127.0.0.1:9"), CLOCK)

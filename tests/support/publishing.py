@@ -1,0 +1,105 @@
+"""Events to publish, and a running publisher on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_face.clock import SystemClock
+from edge_face.events import CameraStatus, Event, Presence, uuid7
+from edge_face.publish import Publisher, Sink
+from edge_face.store import Store, StoreThread
+
+CLOCK = SystemClock()
+
+
+def event(name: str | None = "Katya", **changes: Any) -> Event:
+    """A PASS of `name`, or a REJECT of somebody unknown."""
+    now = CLOCK.wall()
+    values: dict[str, Any] = {
+        "type": "face_event",
+        "id": uuid7(now),
+        "seq": 0,
+        "node": "gate-1",
+        "camera": "front",
+        "status": "PASS" if name else "REJECT",
+        "reason": "match" if name else "unknown",
+        "name": name,
+        "person_id": name.lower() if name else None,
+        "external_id": None,
+        "distance": 0.41,
+        "threshold": 0.45,
+        "margin": 0.2,
+        "score": None,
+        "rule": "distance",
+        "box": (1, 2, 3, 4),
+        "track": 1,
+        "frames": 3,
+        "timestamp": now,
+        "expires_at": now + 5,
+        "latency_ms": 80.0,
+    }
+    return Event(**values | changes)
+
+
+def deadline(ttl_s: float = 5.0) -> float:
+    return CLOCK.monotonic() + ttl_s
+
+
+class RecordingSink:
+    """Takes what it gets, after raising what it was told to raise first."""
+
+    healthy = True
+
+    def __init__(self, name: str, *, history: bool = False, delay_s: float = 0.0) -> None:
+        self.name = name
+        self.history = history
+        self.delay_s = delay_s
+        self.answers: list[Exception] = []
+        self.attempts: list[tuple[float, Mapping[str, Any], bool]] = []
+        self.delivered: list[Mapping[str, Any]] = []
+        self.states: list[Presence | CameraStatus] = []
+        self.closed = False
+
+    def wants(self, event: Event) -> bool:
+        return event.status == "PASS"
+
+    async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:
+        self.attempts.append((CLOCK.monotonic(), payload, late))
+        await asyncio.sleep(self.delay_s)
+        if self.answers:
+            raise self.answers.pop(0)
+        self.delivered.append(payload)
+
+    def state(self, change: Presence | CameraStatus) -> None:
+        self.states.append(change)
+
+    async def run(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+
+    @property
+    def names(self) -> list[str]:
+        return [payload["name"] for payload in self.delivered]
+
+
+@asynccontextmanager
+async def publishing(path: Path, *sinks: Sink, kind: type[Store] = Store) -> AsyncIterator[Publisher]:
+    """A publisher at work; leaving the block stops it in order."""
+    thread = StoreThread()
+    store = await thread.run(kind, path, CLOCK)
+    publisher = Publisher(store, thread, sinks, CLOCK)
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield publisher
+    finally:
+        task.cancel()
+        results = await asyncio.gather(task, return_exceptions=True)
+        store.close()
+        await thread.close()
+    assert isinstance(results[0], asyncio.CancelledError), results[0]
