@@ -55,6 +55,8 @@ class Frame:
     """Clock.wall() at the grab."""
     dropped: int
     """Frames that newer ones replaced since the last one taken."""
+    round: int = 0
+    """How often a clip has started again; unlike `epoch` it stays the same over a loss."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -195,6 +197,7 @@ class CameraThread:
         self._number = 0
         self._epoch = 0
         self._round = 0
+        self._rounds = 0
         self._dropped = 0
         self._last_frame_at: float | None = None
         self._calling_since: float | None = None
@@ -315,9 +318,10 @@ class CameraThread:
             if grab.round != self._round:
                 self._round = grab.round
                 self._epoch += 1
+                self._rounds += 1
             self._number += grab.skipped + 1
             self._dropped += grab.skipped + (self._slot is not None)
-            self._slot = Frame(image, self._number, self._epoch, grab.grabbed_at, grab.timestamp, 0)
+            self._slot = Frame(image, self._number, self._epoch, grab.grabbed_at, grab.timestamp, 0, self._rounds)
             self._last_frame_at = grab.grabbed_at
             before, self._state, self._detail = self._state, "ok", self._description
             self._changed.notify_all()

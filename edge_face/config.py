@@ -7,18 +7,22 @@ import dataclasses
 import difflib
 import ipaddress
 import os
+import re
 import socket
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from edge_face.errors import ConfigError
 from edge_face.settings import REPEATABLE, SECRET, SECTIONS, Camera, Config, Limits, Webhook, limits_of
 
 ENV_PREFIX = "EDGE_FACE__"
 SEARCH_PATH = (Path("config.ini"), Path("/etc/edge-face/config.ini"))
+
+_USER_INFO = re.compile(r"^(\w[\w+.-]*://[^:/@?#]*):.*@")
+_QUERY_SECRET = re.compile(r"([?&](?:pass|password|pwd|token|key|secret|auth|sig)\w*=)[^&#]*", re.IGNORECASE)
 
 Values = dict[str, dict[str, str]]
 """Section, as written (`camera`, `camera:back`), to key to text."""
@@ -204,7 +208,18 @@ def _resolve(config: Config, file: Path | None) -> Config:
             config.mqtt, ca=absolute(config.mqtt.ca), cert=absolute(config.mqtt.cert), key=absolute(config.mqtt.key)
         ),
         attendance=dataclasses.replace(config.attendance, csv=absolute(config.attendance.csv)),
+        cameras={
+            id: dataclasses.replace(
+                camera, source=absolute(camera.source) if _is_path(camera.source, base) else camera.source
+            )
+            for id, camera in config.cameras.items()
+        },
     )
+
+
+def _is_path(source: str, base: Path) -> bool:
+    """Whether a camera's source is a file or folder beside the configuration."""
+    return "://" not in source and (base / source).exists()
 
 
 def as_text(value: Any, limits: Limits) -> str:
@@ -257,10 +272,8 @@ def effective_text(config: Config) -> str:
 
 
 def mask_url(text: str) -> str:
-    """`rtsp://user:password@host` without the password; other text unchanged."""
-    parts = urlsplit(text) if "://" in text else None
-    if parts is None or not parts.password:
-        return text
-    user = f"{parts.username}:{SECRET}@" if parts.username else f":{SECRET}@"
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=user + host))
+    """An address without the password in `user:password@` and without secrets in its query; other text unchanged.
+
+    Not by a URL parser: a password that holds # or / is no valid URL, and must not show either.
+    """
+    return _QUERY_SECRET.sub(rf"\1{SECRET}", _USER_INFO.sub(rf"\1:{SECRET}@", text))

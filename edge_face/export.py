@@ -165,7 +165,9 @@ def _width(text: str) -> int:
     return sum(
         0
         if unicodedata.category(char) in ("Mn", "Me", "Cf")
-        else 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+        else 2
+        if unicodedata.east_asian_width(char) in ("W", "F")
+        else 1
         for char in text
     )
 

@@ -96,7 +96,7 @@ class CameraLoop:
         return FrameResult(
             camera=self._job.camera,
             number=frame.number,
-            epoch=frame.epoch,
+            epoch=frame.round,  # a loss interrupts a visit, only a clip's new start ends it
             grabbed_at=frame.grabbed_at,
             timestamp=frame.timestamp,
             width=width,

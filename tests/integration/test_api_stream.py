@@ -107,7 +107,9 @@ async def test_a_slow_viewer_loses_frames_and_slows_nobody(api: Api, monkeypatch
         await quick.receive_str(timeout=1)
         assert time.monotonic() - started < 0.3
     # The slow one reads nothing at all, so it is cut off; whoever stays is not.
-    await asyncio.sleep(0.7)
+    manager = api.server._listeners[0]._runner.server
+    assert manager is not None
+    await until(lambda: len(manager.connections) == 1)
     slow.settimeout(2)
     received = 0
     try:

@@ -134,6 +134,20 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     assert "rtsp://admin:********@cam/1" in text
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://katya:p#s/s?@cam/1", "rtsp://katya:********@cam/1"),
+        ("http://cam/video?user=a&pwd=hunter2&x=1", "http://cam/video?user=a&pwd=********&x=1"),
+        ("rtsp://[bad", "rtsp://[bad"),
+        ("/dev/video0", "/dev/video0"),
+        ("https://host/a", "https://host/a"),
+    ],
+)
+def test_addresses_are_shown_without_their_secrets(address: str, shown: str) -> None:
+    assert config.mask_url(address) == shown
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "gate.local"])
 def test_a_host_that_others_reach_needs_tls_or_insecure(tmp_path: Path, host: str) -> None:
     assert "other machines can reach" in problems(tmp_path, f"[api]\nhost = {host}\n")[0]
@@ -151,6 +165,8 @@ def test_what_belongs_together(tmp_path: Path) -> None:
 
 
 def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
-    c = load(tmp_path, "[storage]\npath = a/b.db\n[attendance]\ncsv = /var/c.csv\n")
+    (tmp_path / "door.mp4").touch()
+    c = load(tmp_path, "[storage]\npath = a/b.db\n[attendance]\ncsv = /var/c.csv\n[camera]\nsource = door.mp4\n")
+    assert c.cameras["front"].source == str(tmp_path / "door.mp4")
     assert c.storage.path == str(tmp_path / "a/b.db")
     assert c.attendance.csv == "/var/c.csv"
