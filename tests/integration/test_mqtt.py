@@ -197,6 +197,30 @@ async def test_without_an_acknowledgement_in_time_the_connection_is_dropped(brok
         broker.kill()
 
 
+async def test_an_unacknowledged_message_is_taken_back_from_the_kernel() -> None:
+    ends: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x20\x02\x00\x00")  # CONNACK, and never anything else
+        try:
+            await reader.read()
+            ends.append("end")
+        except ConnectionResetError:
+            ends.append("reset")
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    link = mqtt_link.Link(Mqtt(host="127.0.0.1", port=port, version="3.1.1"), "gate")
+    await link.open()
+    with pytest.raises(mqtt_link.LinkLost, match="did not acknowledge in time"):
+        await link.send("topic", b"open the door", 0.1)
+    assert link.lost.done()
+    await until(lambda: ends)
+    server.close()
+    assert ends == ["reset"]  # so that no retransmission delivers it later
+
+
 async def test_a_lost_broker_is_tried_at_the_interval_and_told_once(
     broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -124,6 +124,16 @@ async def test_a_receivers_wish_for_a_pause_is_granted(path: Path) -> None:
     assert sink.attempts[1][0] - sink.attempts[0][0] >= 0.7
 
 
+async def test_a_pause_ends_with_the_event(path: Path) -> None:
+    sink = RecordingSink("busy")
+    sink.answers = [RetryLater("429", after_s=60)]
+    async with publishing(path, sink) as publisher:
+        await publisher.publish(event("Ada"), deadline(0.2))
+        assert await publisher.drain(2)
+    assert len(sink.attempts) == 1
+    assert publisher.counters["busy"].expired == 1
+
+
 async def test_a_sink_that_is_switched_off_gets_nothing_until_the_next_start(path: Path) -> None:
     gone, other = RecordingSink("gone", history=True), RecordingSink("other")
     gone.answers = [SwitchedOff("410")]
