@@ -260,7 +260,7 @@ class CameraThread:
                 self._read_to_end()
                 return
             except CaptureError as error:
-                self._lose(error.message)
+                self._lose(str(error))
             except Exception as error:  # the thread's outer edge: a bug in a source must not end the camera silently
                 if self._lose(f"{type(error).__name__}: {error}"):
                     log.exception("camera: unexpected error while reading")

@@ -9,13 +9,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from edge_face import __version__, export
 from edge_face.errors import ConfigError, EdgeFaceError
 
-Command = Callable[[argparse.Namespace], int]
+Command = str
+"""`module:function` in `edge_face.commands`, imported only when called: the daemon's imports take a Pi a second."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,7 +28,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     args = parser().parse_args(argv)
     try:
-        code = args.command(args)
+        module, _, function = args.command.partition(":")
+        code = getattr(import_module(f"edge_face.commands.{module}"), function)(args)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
@@ -75,22 +78,18 @@ _Add = Callable[[str, str, Command, str], argparse.ArgumentParser]
 
 
 def _add_running(add: _Add) -> None:
-    from edge_face.commands import check, config, run
-
-    sub = add("run", "watch the cameras until stopped", run.run, "edge-face run --config /etc/edge-face/config.ini")
+    sub = add("run", "watch the cameras until stopped", "run:run", "edge-face run --config /etc/edge-face/config.ini")
     sub.add_argument(
         "--demo-without-camera", action="store_true", help="start the demo if source is auto and there is no camera"
     )
-    add("demo", "show it at work on two photos, with a throw-away database", run.demo, "edge-face demo")
-    add("check", "try config, models, cameras, broker and webhooks", check.check, "edge-face check")
-    sub = add("config", "print the configuration, secrets masked", config.config, "edge-face config --defaults")
+    add("demo", "show it at work on two photos, with a throw-away database", "run:demo", "edge-face demo")
+    add("check", "try config, models, cameras, broker and webhooks", "check:check", "edge-face check")
+    sub = add("config", "print the configuration, secrets masked", "config:config", "edge-face config --defaults")
     sub.add_argument("--defaults", action="store_true", help="print a commented file with every key at its default")
 
 
 def _add_people(add: _Add) -> None:
-    from edge_face.commands import people
-
-    sub = add("enroll", "enrol people from photos", people.enroll, "edge-face enroll Katya katya1.jpg katya2.jpg")
+    sub = add("enroll", "enrol people from photos", "people:enroll", "edge-face enroll Katya katya1.jpg katya2.jpg")
     sub.add_argument("name", nargs="?", metavar="NAME", help="whose photos they are")
     sub.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="photos with one face each")
     sub.add_argument("--external-id", metavar="ID", help="the person's number in another system")
@@ -98,25 +97,23 @@ def _add_people(add: _Add) -> None:
     many = sub.add_mutually_exclusive_group()
     many.add_argument("--zip", type=Path, metavar="FILE", help="a ZIP of NAME.jpg or NAME/1.jpg")
     many.add_argument("--dir", type=Path, metavar="DIR", help="a folder of NAME.jpg or NAME/1.jpg")
-    sub = add("people", "list who is enrolled", people.people, "edge-face people --json")
+    sub = add("people", "list who is enrolled", "people:people", "edge-face people --json")
     sub.add_argument("--json", action="store_true", help="an array of objects")
-    sub = add("remove", "remove a person and their faces", people.remove, "edge-face remove Katya")
+    sub = add("remove", "remove a person and their faces", "people:remove", "edge-face remove Katya")
     sub.add_argument("person", metavar="NAME|ID")
-    sub = add("recognize", "say who is in photos", people.recognize, "edge-face recognize --json door.jpg")
+    sub = add("recognize", "say who is in photos", "people:recognize", "edge-face recognize --json door.jpg")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument("--json", action="store_true", help="one object per photo and line")
 
 
 def _add_records(add: _Add) -> None:
-    from edge_face.commands import events, tokens
-
-    sub = add("events", "list what happened", events.events, "edge-face events --since 2026-01-31 --status PASS")
+    sub = add("events", "list what happened", "events:events", "edge-face events --since 2026-01-31 --status PASS")
     sub.add_argument("--since", metavar="T", help="from this time on: 2026-01-31, 2026-01-31T08:00 or Unix seconds")
     sub.add_argument("--until", metavar="T", help="before this time")
     sub.add_argument("--status", type=str.upper, choices=("PASS", "REJECT"), metavar="S", help="PASS or REJECT")
     sub.add_argument("--format", choices=export.FORMATS, default="table", metavar="F", help=", ".join(export.FORMATS))
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")
-    sub = add("token", "print the admin token, or manage tokens", tokens.token, "edge-face token --new --role viewer")
+    sub = add("token", "print the admin token, or manage tokens", "tokens:token", "edge-face token --new --role viewer")
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--new", action="store_true", help="print a new token; with no --role a new admin token")
     what.add_argument("--list", action="store_true", help="list all tokens, without their secrets")

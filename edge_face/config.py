@@ -80,14 +80,15 @@ def _build(values: Values, problems: list[str]) -> Config:
             problems.append(f"[{section}]: only {' and '.join(REPEATABLE)} can stand several times")
         elif section.endswith(":"):
             problems.append(f"[{section}]: the part after the colon, the id, is missing")
-    plain: dict[str, Any] = {
-        name: _section(name, kind, values.get(name, {}), problems)
+    parsed: dict[str, Any] = {
+        name: _repeated(name, kind, values, problems)
+        if name in REPEATABLE
+        else _section(name, kind, values.get(name, {}), problems)
         for name, kind in SECTIONS.items()
-        if name not in REPEATABLE
     }
-    cameras: dict[str, Camera] = _repeated("camera", Camera, values, problems)
-    webhooks: dict[str, Webhook] = _repeated("webhook", Webhook, values, problems)
-    config = Config(**plain, cameras=cameras, webhooks={id: hook for id, hook in webhooks.items() if hook.url})
+    cameras: dict[str, Camera] = parsed.pop("camera")
+    webhooks: dict[str, Webhook] = parsed.pop("webhook")
+    config = Config(**parsed, cameras=cameras, webhooks={id: hook for id, hook in webhooks.items() if hook.url})
     problems.extend(_cross_checks(config))
     return config
 

@@ -9,9 +9,12 @@
     ├── RequestError              a request is malformed
     ├── NotFoundError             no such person, event, camera, token
     ├── ConflictError             it would contradict what is stored
-    └── StoreError                the database cannot be read or written
+    ├── StoreError                the database cannot be read or written
+    └── RetryLater, Refused,      what a sink says of one delivery (publish.py)
+        SwitchedOff
 
-`code` is the stable word that programs read (`{"error": code}`), `message` the sentence that people read.
+`code` is the stable word that programs read (`{"error": code}`), `message` the sentence that people read; `str(error)`
+is the same as a part of a longer line.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class EdgeFaceError(Exception):
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
         if code is not None:
             self.code = code
 

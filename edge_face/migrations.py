@@ -68,7 +68,6 @@ MIGRATIONS: tuple[str, ...] = (
         seq INTEGER NOT NULL,
         boot_id TEXT NOT NULL,
         deadline REAL,
-        attempts INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (target, seq)
     ) STRICT, WITHOUT ROWID;
 

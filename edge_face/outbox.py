@@ -48,7 +48,6 @@ class OutboxItem:
     target: str
     seq: int
     payload: dict[str, Any]
-    attempts: int
     deadline: float | None
     """Seconds of `Clock.monotonic`; None: never. Of an earlier boot: 0, which is over in every boot."""
     expired: bool
@@ -114,22 +113,17 @@ class EventStore(Database):
         """The oldest delivery that the target still has to get; None: all done."""
         with self.reading() as db:
             row = db.execute(
-                "SELECT seq, payload, attempts, deadline, boot_id FROM outbox JOIN events USING (seq) "
+                "SELECT seq, payload, deadline, boot_id FROM outbox JOIN events USING (seq) "
                 "WHERE target = ? ORDER BY seq LIMIT 1",
                 (target,),
             ).fetchone()
         if row is None:
             return None
-        seq, payload, attempts, deadline, boot = row
+        seq, payload, deadline, boot = row
         if deadline is not None and boot != self._boot:
             deadline = 0.0  # two boots' clocks cannot be compared, and the time spent in between is unknown
         expired = deadline is not None and self._clock.monotonic() >= deadline
-        return OutboxItem(target, seq, json.loads(payload), attempts, deadline, expired)
-
-    def attempted(self, target: str, seq: int) -> None:
-        """Count one more attempt."""
-        with self.writing() as db:
-            db.execute("UPDATE outbox SET attempts = attempts + 1 WHERE target = ? AND seq = ?", (target, seq))
+        return OutboxItem(target, seq, json.loads(payload), deadline, expired)
 
     def done(self, target: str, seq: int) -> None:
         """The target has it."""

@@ -12,6 +12,7 @@ from edge_face.events import Encoding, Face, Match, Person, Reason, Status, roun
 from edge_face.gallery import Gallery
 from edge_face.messages import PhotoResult
 from edge_face.names import clean_name
+from edge_face.outbox import Page
 from edge_face.store import By
 from edge_face.zips import Member
 
@@ -29,7 +30,7 @@ class Roster(Protocol):
     async def gallery(self) -> Gallery: ...
     async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person: ...
     async def remove(self, key: str, by: By = "any") -> Person: ...
-    async def people(self) -> list[Person]: ...
+    async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]: ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -93,8 +94,9 @@ class People:
         self._roster = roster
         self._decision = decision
 
-    async def list(self) -> list[Person]:
-        return await self._roster.people()
+    async def list(self, query: str | None = None, limit: int | None = None, cursor: str | None = None) -> Page[Person]:
+        """People in the order of enrolment; `query` is part of a name, id or external id. Raises RequestError."""
+        return await self._roster.people(query, limit, cursor)
 
     async def enrol(
         self, name: str, images: Iterable[bytes], external_id: str | None = None, *, force: bool = False

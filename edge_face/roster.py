@@ -10,6 +10,7 @@ from edge_face.database import StoreThread
 from edge_face.errors import StoreError
 from edge_face.events import Encoding, Person
 from edge_face.gallery import Gallery
+from edge_face.outbox import Page
 from edge_face.store import By, Store
 
 _log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class StoreRoster:
                 failing = True
             await asyncio.sleep(POLL_S)
 
-    async def people(self) -> list[Person]:
-        return (await self._thread.run(self._store.people)).items
+    async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]:
+        return await self._thread.run(self._store.people, query, limit, cursor)
 
     async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person:
         person = await self._thread.run(self._store.add_faces, name, encodings, external_id)

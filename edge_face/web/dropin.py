@@ -47,11 +47,11 @@ class DropIn:
         return reply({"success": True, "message": f"{person.name} is registered."})
 
     async def unregister(self, request: web.Request) -> web.Response:
-        person = await self._people.remove((await read_form(request)).text("name"))
+        person = await self._people.remove((await read_form(request)).text("name"), "name")
         return reply({"success": True, "message": f"{person.name} is no longer registered."})
 
     async def faces(self, _request: web.Request) -> web.Response:
-        return reply([person.name for person in await self._people.list()])
+        return reply([person.name for person in (await self._people.list()).items])
 
     async def register_faces(self, request: web.Request) -> web.Response:
         """A success when at least one file was, or when there was none; otherwise 422 with the same report."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import IO, Any
 
 from aiohttp import web
@@ -15,11 +12,12 @@ from aiohttp import web
 from edge_face import export
 from edge_face.database import StoreThread
 from edge_face.errors import RequestError
+from edge_face.queries import parse_limit, parse_time
 from edge_face.web.forms import Slots
 from edge_face.web.replies import reply
 from edge_face.web.services import EventReader, Route
 
-DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+DEFAULT_LIMIT = 100
 
 _FORMATS: Mapping[str, export.Format] = {"json": "json", "csv": "csv", "xlsx": "xlsx"}
 _OF_MEDIA_TYPE = {export.MEDIA_TYPES[kind].partition(";")[0]: kind for kind in _FORMATS.values()}
@@ -92,29 +90,3 @@ def wanted_format(request: web.Request) -> export.Format:
         return _FORMATS[named.lower()]
     media_types = (part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
     return next((_OF_MEDIA_TYPE[media] for media in media_types if media in _OF_MEDIA_TYPE), "json")
-
-
-def parse_limit(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise RequestError(f"limit is a number from 1 to {MAX_LIMIT}.", "bad_limit")
-    return int(text)
-
-
-def parse_time(text: str | None, what: str) -> float | None:
-    """Unix seconds, or ISO 8601, which without a zone means the local time of this box. Raises RequestError."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        # In a query a plus sign that was not escaped arrives as a blank.
-        iso = re.sub(r" (?=\d\d:?\d\d$)", "+", text.strip()) if "T" in text else text.strip()
-        try:
-            seconds = datetime.fromisoformat(iso).timestamp()
-        except (ValueError, OverflowError, OSError):
-            seconds = math.nan
-    if not math.isfinite(seconds):
-        raise RequestError(f"{what} is Unix seconds or ISO 8601, like 2025-01-09T05:20:00Z.", "bad_time")
-    return seconds

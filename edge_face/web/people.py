@@ -11,9 +11,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from edge_face import zips
-from edge_face.errors import NotFoundError
 from edge_face.events import Person
 from edge_face.people import FileReport, People
+from edge_face.queries import parse_limit
 from edge_face.web.forms import IMAGE, IMAGES, ZIP, Form, Slots, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
@@ -65,9 +65,10 @@ class PeopleApi:
             Route("POST", "/api/v1/recognize", self.recognise, "admin"),
         ]
 
-    async def list(self, _request: web.Request) -> web.Response:
-        people = await self._people.list()
-        return reply({"items": [dataclasses.asdict(person) for person in people], "next_cursor": None})
+    async def list(self, request: web.Request) -> web.Response:
+        query = request.query
+        page = await self._people.list(query.get("q"), parse_limit(query.get("limit")), query.get("cursor"))
+        return reply({"items": [dataclasses.asdict(person) for person in page.items], "next_cursor": page.next_cursor})
 
     async def create(self, request: web.Request) -> web.Response:
         person = await self._work.enrol(request)
@@ -81,11 +82,8 @@ class PeopleApi:
         return reply({"items": items, "enrolled": enrolled, "refused": len(items) - enrolled, "total": len(items)})
 
     async def remove(self, request: web.Request) -> web.Response:
-        wanted = request.match_info["id"]
         # By id alone: a name that happens to be in the address must not erase anybody.
-        if not any(person.id == wanted for person in await self._people.list()):
-            raise NotFoundError("Nobody has this id.")
-        return reply(dataclasses.asdict(await self._people.remove(wanted)))
+        return reply(dataclasses.asdict(await self._people.remove(request.match_info["id"], "id")))
 
     async def recognise(self, request: web.Request) -> web.Response:
         async with self._work.slots.taken():

@@ -153,9 +153,7 @@ def test_frames_are_new_from_the_first_one_on(camera: RtspCamera) -> None:
         assert sorted(behind)[6] <= 2, behind
 
 
-def test_a_camera_that_falls_silent_is_lost_and_comes_back(
-    camera: RtspCamera, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_camera_that_falls_silent_is_lost_and_comes_back(camera: RtspCamera, monkeypatch: pytest.MonkeyPatch) -> None:
     shorter = [1000 if value == sources.READ_TIMEOUT_MS else value for value in sources._STREAM_SETTINGS]
     monkeypatch.setattr(sources, "_STREAM_SETTINGS", tuple(shorter))
     with playing(camera.address) as thread:

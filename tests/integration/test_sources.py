@@ -181,9 +181,7 @@ def test_a_folder_of_broken_images_is_lost_and_not_an_endless_loop(tmp_path: Pat
         ("rtsp://katya:12/secret@127.0.0.1/live", "write # / ? @ : as %23"),
     ],
 )
-def test_what_cannot_be_opened_is_said_in_words_and_without_the_password(
-    source: str, said: str
-) -> None:
+def test_what_cannot_be_opened_is_said_in_words_and_without_the_password(source: str, said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     with pytest.raises(CaptureError) as caught:

@@ -25,6 +25,7 @@ from edge_face.store import Store
 from edge_face.tokens import Tokens
 from edge_face.web.app import Health, Services
 from edge_face.web.server import Server
+from tests.support import publishing
 
 KEY = b"k" * 32
 SOI = b"\xff\xd8"
@@ -72,30 +73,7 @@ def view(number: int = 1, jpeg: bytes | None = b"\xff\xd8 picture") -> FrameView
 
 def event(timestamp: float, name: str = "Katya", status: str = "PASS", camera: str = "front") -> Event:
     """An event to be stored."""
-    known = status == "PASS"
-    return Event(
-        type="face_event",
-        id=f"id-{timestamp}",
-        seq=0,
-        node="gate-1",
-        camera=camera,
-        status="PASS" if known else "REJECT",
-        reason="match" if known else "unknown",
-        name=name if known else None,
-        person_id=name.lower() if known else None,
-        external_id=None,
-        distance=0.4123,
-        threshold=0.45,
-        margin=0.21,
-        score=None,
-        rule="distance",
-        box=(120, 80, 240, 300),
-        track=17,
-        frames=3,
-        timestamp=timestamp,
-        expires_at=timestamp + 5,
-        latency_ms=87.0,
-    )
+    return publishing.event(name if status == "PASS" else None, timestamp=timestamp, camera=camera)
 
 
 @dataclass

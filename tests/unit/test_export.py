@@ -62,7 +62,9 @@ def test_xlsx_keeps_numbers_as_numbers_and_ids_as_text() -> None:
     assert cells["score"] is None
 
 
-@pytest.mark.parametrize("evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", '=HYPERLINK("http://x","y")'])
+@pytest.mark.parametrize(
+    "evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", '=HYPERLINK("http://x","y")']
+)
 def test_formulas_are_neutralised(evil: str) -> None:
     row = ROW | {"name": evil}
     assert next(csv.DictReader(io.StringIO(text_of([row], "csv"), newline="")))["name"] == "'" + evil

@@ -9,8 +9,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from edge_face.errors import RequestError
+from edge_face.queries import parse_limit, parse_time
 from edge_face.web.dropin import image_bytes
-from edge_face.web.events import parse_limit, parse_time, wanted_format
+from edge_face.web.events import wanted_format
 from edge_face.web.forms import Form
 
 PICTURE = bytes([0xFF, 0xD8, 0xFB, 0xFE, *range(256)])

@@ -1,0 +1,37 @@
+"""What people ask for in words: times and page sizes, for the API and the command line alike."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+
+from edge_face.errors import RequestError
+
+MAX_LIMIT = 1000
+
+
+def parse_limit(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:
+        raise RequestError(f"limit is a number from 1 to {MAX_LIMIT}.", "bad_limit")
+    return int(text)
+
+
+def parse_time(text: str | None, what: str) -> float | None:
+    """Unix seconds, or ISO 8601, which without a zone means the local time of this box. Raises RequestError."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        # In a query a plus sign that was not escaped arrives as a blank.
+        iso = re.sub(r" (?=\d\d:?\d\d$)", "+", text.strip()) if "T" in text else text.strip()
+        try:
+            seconds = datetime.fromisoformat(iso).timestamp()
+        except (ValueError, OverflowError, OSError):
+            seconds = math.nan
+    if not math.isfinite(seconds):
+        raise RequestError(f"{what} is Unix seconds or ISO 8601, like 2025-01-09T05:20:00Z.", "bad_time")
+    return seconds
