@@ -55,7 +55,8 @@ async def _rows(configured: settings.Config) -> AsyncIterator[Row]:
     yield await _try("database", lambda: _database(configured))
     for id, options in configured.cameras.items():
         seen = await _watch(id, options, configured)
-        yield Row("models", not seen.failure, seen.failure or seen.models)
+        if seen.failure or id == next(iter(configured.cameras)):  # all cameras use the same models
+            yield Row("models", not seen.failure, seen.failure or seen.models)
         if not seen.failure:
             yield Row(f"camera {id}", bool(seen.frame), seen.frame or f"{mask_url(options.source)}: {seen.detail}")
     if configured.mqtt.host:

@@ -11,6 +11,7 @@ import pytest
 from edge_face.errors import StoreError
 from edge_face.events import Event
 from edge_face.store import Store, Target
+from tests.support import publishing
 
 
 @dataclass
@@ -45,12 +46,9 @@ def store(path: Path, clock: HandClock) -> Iterator[Store]:
 
 
 def event(camera: str = "front", status: str = "PASS", name: str | None = "Katya", timestamp: float = 1000.0) -> Event:
-    return Event(
-        type="face_event", id="x", seq=0, node="gate", camera=camera, status=status,  # type: ignore[arg-type]
-        reason="match", name=name, person_id=name and name.lower(), external_id=None, distance=0.4, threshold=0.45,
-        margin=0.2, score=None, rule="distance", box=(1, 2, 3, 4), track=1, frames=2, timestamp=timestamp,
-        expires_at=timestamp + 5, latency_ms=87,
-    )  # fmt: skip
+    return publishing.event(
+        name, id="x", camera=camera, status=status, timestamp=timestamp, expires_at=timestamp + 5, frames=2
+    )
 
 
 def test_events_are_numbered_over_restarts_and_processes(store: Store, path: Path, clock: HandClock) -> None:
