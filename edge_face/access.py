@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_face import settings
-from edge_face.events import Decision, Face, FrameResult, Match, Person, Presence, Reason, Verdict
+from edge_face.events import Decision, FrameResult, Match, Person, Presence, Reason, TrackedFace, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
     presence: Presence | None
+    settled: frozenset[int] = frozenset()
+    """The frame's tracks of which another look can change nothing, unless somebody else stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,6 @@ class _Vote:
     reason: Reason
     person: Person | None
     at: float
-    frame: int
-    """Count of judged frames when it was cast."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,12 +43,17 @@ class _Visit:
 @dataclass(slots=True, eq=False)
 class _Track:
     votes: deque[_Vote]
-    last: tuple[FrameResult, Face, Match]
+    last: tuple[FrameResult, TrackedFace]
     last_seen: float
+    last_judged: int
+    """Count of judged frames when it was last in one."""
+    match: Match = field(default_factory=Match)
+    """Of its newest encoding."""
     visit: _Visit = field(default_factory=_Visit)
     frames: int = 0
     person: Person | None = None
     """Whom the votes identified last."""
+    settled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -74,8 +79,8 @@ class Access:
         self._epoch = 0
         self._presence: Presence | None = None
 
-    def observe(self, result: FrameResult, matches: Sequence[Match], now: float) -> Outcome:
-        """Judge one frame at time `now`; `matches` belong to `result.faces`."""
+    def observe(self, result: FrameResult, matches: Sequence[Match | None], now: float) -> Outcome:
+        """Judge one frame at time `now`; `matches` belong to `result.faces`, None where a face was not encoded."""
         decisions: list[Decision] = []
         if result.epoch != self._epoch:
             decisions += self.end_visits(now)
@@ -84,10 +89,16 @@ class Access:
         verdicts = []
         for face, match in zip(result.faces, matches, strict=True):
             track = self._track(result, face, match, now)
-            verdict = self._judge(track, now)
+            if match is not None:
+                self._recognise(track, now)
+            if track.person:
+                self._known[track.person.id].last_seen = now
+            verdict = self._verdict(track, now, fresh_vote=match is not None)
             verdicts.append(verdict)
-            if self._is_final(track, verdict, now):
-                decisions.append(_decision(verdict, result, now))
+            if match is not None:
+                if self._is_final(track, verdict, now):
+                    decisions.append(_decision(verdict, result, now))
+                track.settled = self._is_settled(track, verdict)
         seen = {face.track for face in result.faces}
         decisions += [
             decision
@@ -95,7 +106,9 @@ class Access:
             if id not in seen and now - track.last[0].grabbed_at > self._gone_after_s
             for decision in self._gone(track, now)
         ]
-        return Outcome(tuple(verdicts), tuple(decisions), self._presence_change(result.camera, result.timestamp, now))
+        presence = self._presence_change(result.camera, result.timestamp, now)
+        settled = frozenset(id for id in seen if self._tracks[id].settled)
+        return Outcome(tuple(verdicts), tuple(decisions), presence, settled)
 
     def tick(self, camera: str, timestamp: float, now: float) -> Outcome:
         """Time passes without a frame: visits end, presence clears."""
@@ -115,28 +128,33 @@ class Access:
         """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more."""
         self._known = {id: known for id, known in self._known.items() if id in people}
         for track in self._tracks.values():
+            track.settled = False
             if any(vote.person and people.get(vote.person.id) is None for vote in track.votes):
                 track.votes.clear()
             track.person = people.get(track.person.id) if track.person else None
 
-    def _track(self, result: FrameResult, face: Face, match: Match, now: float) -> _Track:
-        """The face's track with this frame's vote added."""
+    def _track(self, result: FrameResult, face: TrackedFace, match: Match | None, now: float) -> _Track:
+        """The face's track with this frame's vote, if the face was encoded, added."""
         track = self._tracks.get(face.track)
         if track is None:
-            track = _Track(deque(maxlen=self._window), (result, face, match), now)
+            track = _Track(deque(maxlen=self._window), (result, face), now, self._judged)
             self._tracks[face.track] = track
-        track.last, track.last_seen = (result, face, match), now
+        if self._judged - track.last_judged > self._window:
+            track.votes.clear()  # a vote from before a gap is no support for whoever stands there now
+        track.last, track.last_seen, track.last_judged = (result, face), now, self._judged
         track.frames += 1
-        # A vote from before a gap is no support for whoever stands there now.
-        while track.votes and self._judged - track.votes[0].frame >= 2 * self._window:
-            track.votes.popleft()
-        track.votes.append(self._vote(result, match, now))
+        if match is not None:
+            track.match = match
+            track.votes.append(self._vote(result, match, now))
         return track
+
+    def _is_stale(self, result: FrameResult, now: float) -> bool:
+        return not 0 <= now - result.grabbed_at <= self._options.max_age
 
     def _vote(self, result: FrameResult, match: Match, now: float) -> _Vote:
         options, person = self._options, None
         reason: Reason
-        if not 0 <= now - result.grabbed_at <= options.max_age:
+        if self._is_stale(result, now):
             reason = "stale"
         elif match.person is None or match.distance is None or not match.distance <= options.threshold:
             reason = "unknown"
@@ -144,29 +162,13 @@ class Access:
             reason = "ambiguous"
         else:
             reason, person = "match", match.person
-        return _Vote(reason, person, now, self._judged)
+        return _Vote(reason, person, now)
 
-    def _judge(self, track: _Track, now: float) -> Verdict:
-        """The verdict after the newest vote: PASS when it is, or already was, given in this visit."""
-        newest, options = track.votes[-1], self._options
-        named = Counter(vote.person.id for vote in track.votes if vote.person)
-        identified = newest.person is not None and len(named) == 1 and named.total() >= options.frames
-        if identified and newest.person:
-            self._recognise(track, newest.person, now)
-        elif track.person:
-            self._known[track.person.id].last_seen = now
-        person = track.person
-        if person and newest.reason != "stale" and set(named) == {person.id}:
-            cooling = now - self._known[person.id].passed_at < options.cooldown
-            if person.id in track.visit.passed or (identified and not cooling):
-                return _verdict(track, "match", person)
-            return _verdict(track, "deciding", None)
-        if len(track.votes) < self._window:
-            return _verdict(track, "deciding", None)
-        return _verdict(track, _why_not(track), None)
-
-    def _recognise(self, track: _Track, person: Person, now: float) -> None:
-        """The track is `person`'s: it joins the person's visit, or begins one."""
+    def _recognise(self, track: _Track, now: float) -> None:
+        """Whose track it is, after its newest vote; an identified track joins the person's visit, or begins one."""
+        person = self._identified(track)
+        if person is None:
+            return
         track.person = person
         known = self._known.get(person.id)
         if known is None:
@@ -176,7 +178,29 @@ class Access:
             track.visit = known.visit
         else:
             known.visit = track.visit = _Visit() if person.id in track.visit.passed else track.visit
-        known.last_seen = now
+
+    def _identified(self, track: _Track) -> Person | None:
+        """The person of the newest vote, if enough of the others name them and none names another."""
+        named = [vote.person.id for vote in track.votes if vote.person]
+        person = track.votes[-1].person
+        return person if person and len(set(named)) == 1 and len(named) >= self._options.frames else None
+
+    def _verdict(self, track: _Track, now: float, *, fresh_vote: bool) -> Verdict:
+        """What the votes come to: PASS when it is, or already was, given in this visit."""
+        if not track.votes:
+            return _verdict(track, "deciding", None)
+        person, named = track.person, {vote.person.id for vote in track.votes if vote.person}
+        if self._is_stale(track.last[0], now):
+            return _verdict(track, "stale" if len(track.votes) == self._window else "deciding", None)
+        if person and named == {person.id}:
+            cooling = now - self._known[person.id].passed_at < self._options.cooldown
+            may_pass = fresh_vote and self._identified(track) is not None and not cooling
+            if person.id in track.visit.passed or may_pass:
+                return _verdict(track, "match", person)
+            return _verdict(track, "deciding", None)
+        if len(track.votes) < self._window:
+            return _verdict(track, "deciding", None)
+        return _verdict(track, _why_not(track), None)
 
     def _is_final(self, track: _Track, verdict: Verdict, now: float) -> bool:
         """Whether this verdict is the visit's PASS of that person, or its REJECT; it is remembered that it was."""
@@ -191,6 +215,11 @@ class Access:
             return False
         visit.rejected = True
         return True
+
+    def _is_settled(self, track: _Track, verdict: Verdict) -> bool:
+        newest = track.votes[-1]
+        new_person = newest.person is not None and newest.person.id not in track.visit.passed
+        return verdict.reason not in ("deciding", "stale") and not new_person
 
     def _gone(self, track: _Track, now: float) -> list[Decision]:
         """The REJECT of a face that left before its votes were full."""
@@ -230,8 +259,8 @@ def _why_not(track: _Track) -> Reason:
 
 
 def _verdict(track: _Track, reason: Reason, person: Person | None) -> Verdict:
-    _result, face, match = track.last
-    return Verdict(face.box, face.track, "PASS" if person else "REJECT", reason, match, person, track.frames)
+    _result, face = track.last
+    return Verdict(face.box, face.track, "PASS" if person else "REJECT", reason, track.match, person, track.frames)
 
 
 def _decision(verdict: Verdict, result: FrameResult, now: float) -> Decision:

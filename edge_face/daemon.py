@@ -187,6 +187,7 @@ class Daemon:
             self._views,
             self._announce,
             self._on_state,
+            lambda tracks: self._cameras[camera].settled(tracks) if camera in self._cameras else None,
             clock_synced=lambda: self._clock_synced,
             demo=config.demo,
         )

@@ -1,26 +1,53 @@
-"""The stages chained: frame in; boxes, tracks and encodings out. No I/O, so tests and benchmarks call it directly."""
+"""A frame goes in, faces come out, and nothing is done twice. No I/O, so tests and benchmarks call it directly.
+
+Where the picture has not changed, nothing is searched. Where it has, known faces are followed by their look; the whole
+frame is searched when something moves elsewhere, and every few frames. A face is encoded when it is new, while its
+decision is open, when it is seen better than before, when it may have been mixed up with another, and now and then.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edge_face import settings
-from edge_face.events import Face
+from edge_face.events import Box, Encoding, Face, Quality, TrackedFace
+from edge_face.vision import quality
 from edge_face.vision.detect import detect, resized, search_scale
-from edge_face.vision.models import Models, RgbImage
-from edge_face.vision.track import Tracker
+from edge_face.vision.follow import MIN_LIKENESS, Template
+from edge_face.vision.models import Aligned, Detection, Models, RgbImage
+from edge_face.vision.motion import Motion, MotionGate
+from edge_face.vision.track import Track, Tracker
+
+BgrImage = npt.NDArray[np.uint8]
+"""(height, width, 3) BGR, as cameras and OpenCV deliver it."""
+
+SEARCH_EVERY_FRAMES = 10
+"""While something moves, the whole frame is searched at least this often."""
+SEARCH_EVERY_S = 10.0
+"""And even where nothing moves: a face that was missed once must not be missed for ever."""
+DETECT_EVERY_FRAMES = 5
+"""A followed face is detected anew this often, since following does not notice that it grows or turns."""
+RECHECK_S = 1.0
+RECHECK_FRAMES = 30
+"""A settled track is encoded again after this time or so many frames, whichever is later."""
+BETTER_VIEW = 1.5
+"""A view is clearly better when its quality score is this many times the best one's."""
 
 _STILL_LONGEST_PX = 1600
 """A photo is searched at this size at most: a face that fills a tenth of it is still found."""
 _STILL_MIN_FACE = 40
 _STILL_LARGEST_SCALE = 2.0
+_LOCAL_MARGIN = 0.6
+"""What is searched around a known face, in widths on each side."""
+_ALIGN_MARGIN = 0.8
+"""What alignment needs around a box: the chip's padding and the corners of a tilted head."""
 
 
 class Stopwatch:
@@ -35,11 +62,25 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.stages_ms[name] = (time.perf_counter() - begin) * 1000
+            self.stages_ms[name] = self.stages_ms.get(name, 0.0) + (time.perf_counter() - begin) * 1000
+
+
+@dataclass(slots=True, eq=False)
+class _View:
+    """One face of the present frame. `track` is None while it is not known whose it is."""
+
+    box: Box
+    confidence: float
+    track: Track | None
+    detected: bool
+    """False: merely followed, or unchanged."""
+    aligned: Aligned | None = None
+    quality: Quality | None = None
+    encoding: Encoding | None = None
 
 
 class Engine:
-    """Finds, aligns, encodes and tracks. Not thread-safe: one engine per camera."""
+    """Finds, follows, aligns and encodes. Not thread-safe: one engine per camera."""
 
     def __init__(
         self,
@@ -54,6 +95,13 @@ class Engine:
         self._options = options
         self._scale = search_scale(scale, options.min_face, models.detector)
         self._tracker = Tracker(track_memory_s, first_track)
+        self._motion = MotionGate()
+        self._settled: Collection[int] = frozenset()
+        self._frame = 0
+        self._searched_frame = 0
+        self._searched_at = float("-inf")
+        self.counts = {"search": 0, "local": 0, "encode": 0}
+        """How often the costly things were done."""
 
     @property
     def backend(self) -> str:
@@ -70,41 +118,211 @@ class Engine:
     def reset(self) -> None:
         """Forget all tracks, because what comes next is another scene."""
         self._tracker.reset()
+        self._motion.reset()
+        self._searched_at = float("-inf")
 
-    def process(self, bgr: npt.NDArray[np.uint8], grabbed_at: float) -> tuple[tuple[Face, ...], dict[str, float]]:
+    def settled(self, tracks: Collection[int]) -> None:
+        """Tracks whose decision stands, so that they are encoded only now and then. All others always are."""
+        self._settled = frozenset(tracks)
+
+    def process(self, bgr: BgrImage, grabbed_at: float) -> tuple[tuple[TrackedFace, ...], dict[str, float]]:
         """Faces of a frame, (height, width, 3) BGR, grabbed at that time (monotonic seconds), and the stages' times."""
         watch = Stopwatch()
-        with watch.stage("color"):
-            image = _rgb(bgr)
-        faces = self._faces(image, self._scale, self._options.min_face, self._options.max_face, watch)
-        with watch.stage("track"):
-            tracks = self._tracker.update([face.box for face in faces], [face.encoding for face in faces], grabbed_at)
-        return tuple(replace(face, track=track) for face, track in zip(faces, tracks, strict=True)), watch.stages_ms
+        self._frame += 1
+        self._tracker.forget_old(grabbed_at)
+        with watch.stage("motion"):
+            motion = self._motion.look(bgr)
+        if self._search_is_due(motion, grabbed_at):
+            views = self._search(bgr, motion, grabbed_at, watch)
+        else:
+            views = self._follow(bgr, motion, watch)
+        self._identify(bgr, views, grabbed_at, watch)
+        return tuple(self._faces(views)), watch.stages_ms
 
     def still(self, image: RgbImage) -> tuple[Face, ...]:
         """Faces of a photo, largest first; `min_face` is a matter of cameras and does not hold here."""
         longest = max(image.shape[:2])
         scale = min(_STILL_LARGEST_SCALE, _STILL_LONGEST_PX / longest)
         min_face = round(min(_STILL_MIN_FACE, longest / 5))
-        faces = self._faces(image, scale, min_face, 0, Stopwatch())
-        return tuple(sorted(faces, key=lambda face: -face.box.area))
-
-    def _faces(self, image: RgbImage, scale: float, min_face: int, max_face: int, watch: Stopwatch) -> list[Face]:
-        with watch.stage("scale"):
-            searched = resized(image, scale)
-        with watch.stage("detect"):
-            found = detect(searched, self._models.detector, scale, min_face, max_face)
-        with watch.stage("align"):
-            chips = [self._models.aligner.align(image, detection.box) for detection in found]
-        with watch.stage("encode"):
-            encodings = self._models.encoder.encode(np.stack(chips)) if chips else np.empty((0, 128), np.float32)
-        return [
-            Face(detection.box, detection.confidence, encoding)
-            for detection, encoding in zip(found, encodings, strict=True)
+        found = detect(resized(image, scale), self._models.detector, scale, min_face, 0)
+        if not found:
+            return ()
+        aligned = [self._models.aligner.align(image, detection.box) for detection in found]
+        encodings = self._models.encoder.encode(np.stack([face.chip for face in aligned]))
+        faces = [
+            Face(detection.box, detection.confidence, encoding, quality.measure(detection.box, *face))
+            for detection, face, encoding in zip(found, aligned, encodings, strict=True)
             if np.isfinite(encoding).all()
         ]
+        return tuple(sorted(faces, key=lambda face: -face.box.area))
+
+    def _search_is_due(self, motion: Motion, now: float) -> bool:
+        if now - self._searched_at >= SEARCH_EVERY_S:
+            return True
+        if not motion.any:
+            return False
+        known = [_grown(track.box, _LOCAL_MARGIN) for track in self._tracker.in_view]
+        return self._frame - self._searched_frame >= SEARCH_EVERY_FRAMES or motion.outside(known)
+
+    def _search(self, bgr: BgrImage, motion: Motion, now: float, watch: Stopwatch) -> list[_View]:
+        """Look at the whole frame."""
+        options = self._options
+        with watch.stage("scale"):
+            searched = _rgb(resized(bgr, self._scale))
+        with watch.stage("detect"):
+            found = detect(searched, self._models.detector, self._scale, options.min_face, options.max_face)
+        self.counts["search"] += 1
+        self._searched_at, self._searched_frame = now, self._frame
+        tracks = self._tracker.pair([detection.box for detection in found])
+        views = [
+            _View(detection.box, detection.confidence, tracks.get(index), detected=True)
+            for index, detection in enumerate(found)
+        ]
+        paired = list(tracks.values())
+        for track in [track for track in self._tracker.in_view if track not in paired]:
+            view = self._find_again(bgr, track, motion, watch, detect_anew=False)
+            # A second box on a face that was already found is no second face.
+            if view is None or any(view.box.iou(other.box) > _SAME_PLACE for other in views):
+                self._tracker.leave(track)
+            else:
+                views.append(view)
+        self._motion.examined()
+        return views
+
+    def _follow(self, bgr: BgrImage, motion: Motion, watch: Stopwatch) -> list[_View]:
+        """Look only where faces are known to be."""
+        views = []
+        for track in list(self._tracker.in_view):
+            area = _grown(track.box, _LOCAL_MARGIN)
+            if not motion.within(area):
+                views.append(_View(track.box, track.confidence, track, detected=False))
+                continue
+            old = self._frame - track.detected_frame >= DETECT_EVERY_FRAMES
+            view = self._find_again(bgr, track, motion, watch, detect_anew=old)
+            if view is None:
+                self._tracker.leave(track)
+            else:
+                views.append(view)
+            self._motion.examined(area)
+        return views
+
+    def _find_again(
+        self, bgr: BgrImage, track: Track, motion: Motion, watch: Stopwatch, *, detect_anew: bool
+    ) -> _View | None:
+        """A known face near its last place: by its look, else by detection; None when it is not there."""
+        if not motion.within(track.box):
+            return _View(track.box, track.confidence, track, detected=False)
+        if not detect_anew and track.template:
+            with watch.stage("follow"):
+                box, likeness = track.template.find(bgr, track.box)
+            if likeness >= MIN_LIKENESS:
+                return _View(box, track.confidence, track, detected=False)
+        with watch.stage("detect"):
+            found = self._detect_around(bgr, track.box)
+        if found is None:
+            return None
+        return _View(found.box, found.confidence, track, detected=True)
+
+    def _detect_around(self, bgr: BgrImage, box: Box) -> Detection | None:
+        """The face most like `box` in place within its surroundings."""
+        self.counts["local"] += 1
+        area = _clipped(_grown(box, _LOCAL_MARGIN), bgr)
+        scale = min(1.0, _LOCAL_SIZE * self._models.detector.smallest_px / max(1, box.width))
+        crop = bgr[area.y1 : area.y2, area.x1 : area.x2]
+        if crop.size == 0:
+            return None
+        options = self._options
+        image = _rgb(resized(np.ascontiguousarray(crop), scale))
+        found = detect(image, self._models.detector, scale, options.min_face, options.max_face)
+        moved = [Detection(_moved(one.box, area.x1, area.y1), one.confidence) for one in found]
+        near = [one for one in moved if one.box.iou(box) >= _SAME_PLACE]
+        return max(near, key=lambda one: one.box.iou(box), default=None)
+
+    def _identify(self, bgr: BgrImage, views: list[_View], now: float, watch: Stopwatch) -> None:
+        """Encode what has to be, in one batch, and settle whose track each view is."""
+        wanted = []
+        for view in views:
+            with watch.stage("align"):
+                if self._is_worth_encoding(bgr, view, now):
+                    self._align(bgr, view)
+                    wanted.append(view)
+        if wanted:
+            with watch.stage("encode"):
+                chips = np.stack([view.aligned.chip for view in wanted if view.aligned])
+                encodings = self._models.encoder.encode(chips)
+            self.counts["encode"] += len(wanted)
+            for view, encoding in zip(wanted, encodings, strict=True):
+                if np.isfinite(encoding).all():
+                    view.encoding = encoding
+        with watch.stage("track"):
+            self._assign(bgr, views, now)
+
+    def _is_worth_encoding(self, bgr: BgrImage, view: _View, now: float) -> bool:
+        track = view.track
+        if track is None or track.doubtful or track.id not in self._settled:
+            return True
+        if now - track.encoded_at >= RECHECK_S and self._frame - track.encoded_frame >= RECHECK_FRAMES:
+            return True
+        if not view.detected:
+            return False
+        self._align(bgr, view)
+        return view.quality is not None and quality.score(view.quality) > BETTER_VIEW * track.best_score
+
+    def _align(self, bgr: BgrImage, view: _View) -> None:
+        if view.aligned is not None:
+            return
+        area = _clipped(_grown(view.box, _ALIGN_MARGIN), bgr)
+        image = _rgb(np.ascontiguousarray(bgr[area.y1 : area.y2, area.x1 : area.x2]))
+        view.aligned = self._models.aligner.align(image, _moved(view.box, -area.x1, -area.y1))
+        view.quality = quality.measure(view.box, *view.aligned)
+
+    def _assign(self, bgr: BgrImage, views: list[_View], now: float) -> None:
+        for view in views:
+            track, encoding = view.track, view.encoding
+            if track and encoding is not None and track.views and not self._tracker.verify(track, encoding):
+                self._tracker.leave(track)  # somebody else stands there now
+                track = None
+            if track is None:
+                if encoding is None:
+                    continue
+                track = self._tracker.recall(view.box, encoding, now)
+            view.track = track
+            track.box, track.confidence, track.last_seen = view.box, view.confidence, now
+            if view.detected or track.template is None:
+                track.detected_frame = self._frame
+                track.template = Template(bgr, view.box)
+            if encoding is not None:
+                track.views.append(encoding)
+                track.doubtful = False
+                track.encoded_at, track.encoded_frame = now, self._frame
+                if view.quality:
+                    track.best_score = max(track.best_score, quality.score(view.quality))
+
+    def _faces(self, views: list[_View]) -> Iterator[TrackedFace]:
+        for view in views:
+            if view.track is not None:
+                yield TrackedFace(view.box, view.confidence, view.track.id, view.encoding, view.quality)
 
 
-def _rgb(bgr: npt.NDArray[np.uint8]) -> RgbImage:
+_SAME_PLACE = 0.3
+_LOCAL_SIZE = 1.4
+"""A face is searched around its last place at this many times the smallest size that the detector finds."""
+
+
+def _grown(box: Box, margin: float) -> Box:
+    dx, dy = round(box.width * margin), round(box.height * margin)
+    return Box(box.x1 - dx, box.y1 - dy, box.x2 + dx, box.y2 + dy)
+
+
+def _clipped(box: Box, bgr: BgrImage) -> Box:
+    height, width = bgr.shape[:2]
+    return Box(max(0, box.x1), max(0, box.y1), min(width, box.x2), min(height, box.y2))
+
+
+def _moved(box: Box, dx: int, dy: int) -> Box:
+    return Box(box.x1 + dx, box.y1 + dy, box.x2 + dx, box.y2 + dy)
+
+
+def _rgb(bgr: BgrImage) -> RgbImage:
     """dlib's networks were trained on RGB; OpenCV delivers BGR."""
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

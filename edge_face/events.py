@@ -50,14 +50,44 @@ class Box:
         return [self.x1, self.y1, self.x2, self.y2]
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a view of a face is. `yaw` and `pitch` are ratios of the landmarks' distances, 0 is straight ahead."""
+
+    size_px: int
+    sharpness: float
+    """Variance of the Laplacian of the aligned face, brought to a standard contrast."""
+    brightness: float
+    """Mean grey level, 0 to 255."""
+    contrast: float
+    """Standard deviation of the grey levels."""
+    yaw: float
+    pitch: float
+    roll_deg: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Face:
-    """A face found in a picture. `confidence` is the detector's own score; `track` is 0 in a still."""
+    """A face found in a photo. `confidence` is the detector's own score."""
 
     box: Box
     confidence: float
     encoding: Encoding
-    track: int = 0
+    quality: Quality
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TrackedFace:
+    """A face in a camera's frame. `track` is the same number as long as it is the same face.
+
+    `encoding` and `quality` are None where nothing is to be learned from looking again.
+    """
+
+    box: Box
+    confidence: float
+    track: int
+    encoding: Encoding | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,7 +105,7 @@ class FrameResult:
     timestamp: float
     width: int
     height: int
-    faces: tuple[Face, ...]
+    faces: tuple[TrackedFace, ...]
     stages_ms: dict[str, float]
     dropped: int = 0
     jpeg: bytes | None = None

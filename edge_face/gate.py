@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 class Gate:
     """Runs on the event loop and never waits: matching costs microseconds, everything slow is handed on.
 
-    `announce` gets each event with its deadline (monotonic seconds); `on_state` gets presence and camera changes.
+    `announce` gets each event with its deadline (monotonic seconds); `on_state` gets presence and camera changes;
+    `on_settled` gets the tracks in view that need no further look.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Gate:
         views: Bus[FrameView],
         announce: Callable[[Event, float], None],
         on_state: Callable[[Presence | CameraStatus], None],
+        on_settled: Callable[[frozenset[int]], None],
         *,
         clock_synced: Callable[[], bool],
         demo: bool = False,
@@ -44,6 +46,8 @@ class Gate:
         self._views = views
         self._announce = announce
         self._on_state = on_state
+        self._on_settled = on_settled
+        self._settled: frozenset[int] = frozenset()
         self._clock_synced = clock_synced
         self._demo = demo
         self._gallery = Gallery.empty()
@@ -53,11 +57,17 @@ class Gate:
     def use_gallery(self, gallery: Gallery) -> None:
         self._gallery = gallery
         self._access.people_changed({person.id: person for person in gallery.persons})
+        self._settled = frozenset()
+        self._on_settled(self._settled)
 
     def on_frame(self, result: FrameResult) -> None:
-        matches = self._gallery.match([face.encoding for face in result.faces])
+        found = iter(self._gallery.match([face.encoding for face in result.faces if face.encoding is not None]))
+        matches = [None if face.encoding is None else next(found) for face in result.faces]
         now = self._clock.monotonic()
         outcome = self._access.observe(result, matches, now)
+        if outcome.settled != self._settled:
+            self._settled = outcome.settled
+            self._on_settled(outcome.settled)
         self._tell(outcome)
         self.meter.frame(result, now)
         if self._views.watched:

@@ -42,6 +42,13 @@ class WantJpeg:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Tracks that need no further look, so that they are encoded only now and then. Replaces what was said before."""
+
+    tracks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoJob:
     """The first message to the child that reads uploaded photos."""
 
@@ -91,12 +98,12 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | WantJpeg | Photo
+ToChild = CameraJob | PhotoJob | WantJpeg | Settled | Photo
 FromChild = Ready | Failed | SourceState | FrameResult | PhotoResult
 
 _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (CameraJob, PhotoJob, WantJpeg, Photo, Ready, Failed, SourceState, FrameResult, PhotoResult)
+    for kind in (CameraJob, PhotoJob, WantJpeg, Settled, Photo, Ready, Failed, SourceState, FrameResult, PhotoResult)
 }
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())
 _decoders = {

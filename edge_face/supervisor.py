@@ -9,7 +9,7 @@ import logging
 import random
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from edge_face import messages, settings
@@ -123,6 +123,10 @@ class CameraProcess:
             self._want_jpeg = wanted
             if self._child:
                 self._child.send(messages.WantJpeg(wanted))
+
+    def settled(self, tracks: Collection[int]) -> None:
+        if self._child:
+            self._child.send(messages.Settled(tuple(sorted(tracks))))
 
     async def run(self) -> None:
         """Until the camera's clip ended. Whatever happens to the child, it is started again."""

@@ -36,6 +36,7 @@ from edge_face.messages import (
     PhotoJob,
     PhotoResult,
     Ready,
+    Settled,
     SourceState,
     WantJpeg,
 )
@@ -64,7 +65,7 @@ class CameraLoop:
 
     def run(self) -> None:
         job = self._job
-        engine = _engine(job.engine, job.source.scale, job.track_memory_s, job.first_track)
+        engine = self._engine = _engine(job.engine, job.source.scale, job.track_memory_s, job.first_track)
         self._channel.send(Ready(engine.backend, engine.detector))
         threading.Thread(target=self._listen, daemon=True).start()
         thread = CameraThread(lambda: open_source(job.source, self._clock), self._clock, job.source.fps)
@@ -113,6 +114,8 @@ class CameraLoop:
                 message = self._channel.receive()
                 if isinstance(message, WantJpeg):
                     (self._want_jpeg.set if message.wanted else self._want_jpeg.clear)()
+                elif isinstance(message, Settled):
+                    self._engine.settled(message.tracks)
         os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face.events import Box
-from edge_face.vision.models import CHIP_PADDING, CHIP_SIZE, Detection, RgbImage
+from edge_face.vision.models import CHIP_PADDING, CHIP_SIZE, Aligned, Detection, RgbImage
 
 _MIN_CONFIDENCE = 0.3
 """HOG calls badges and folds of cloth faces at scores up to here. On 300 LFW photos, 0.3 instead
@@ -35,10 +35,10 @@ class DlibAligner:
     def __init__(self, weights: Path) -> None:
         self._predictor = dlib.shape_predictor(str(weights))
 
-    def align(self, image: RgbImage, box: Box) -> RgbImage:
-        landmarks = self._predictor(image, dlib.rectangle(box.x1, box.y1, box.x2 - 1, box.y2 - 1))
-        chip: RgbImage = dlib.get_face_chip(image, landmarks, CHIP_SIZE, CHIP_PADDING)
-        return chip
+    def align(self, image: RgbImage, box: Box) -> Aligned:
+        shape = self._predictor(image, dlib.rectangle(box.x1, box.y1, box.x2 - 1, box.y2 - 1))
+        chip: RgbImage = dlib.get_face_chip(image, shape, CHIP_SIZE, CHIP_PADDING)
+        return Aligned(chip, np.array([(point.x, point.y) for point in shape.parts()], np.float64))
 
 
 class DlibEncoder:

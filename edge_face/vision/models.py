@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,9 +47,15 @@ class Detector(Protocol):
     def detect(self, image: RgbImage) -> list[Detection]: ...
 
 
+class Aligned(NamedTuple):
+    """`chip`: the upright face, (150, 150, 3) RGB; `landmarks`: eye corners and nose, (5, 2), in picture pixels."""
+
+    chip: RgbImage
+    landmarks: npt.NDArray[np.float64]
+
+
 class Aligner(Protocol):
-    def align(self, image: RgbImage, box: Box) -> RgbImage:
-        """The upright face chip, (150, 150, 3) RGB, by five landmarks (eye corners and nose)."""
+    def align(self, image: RgbImage, box: Box) -> Aligned: ...
 
 
 class Encoder(Protocol):

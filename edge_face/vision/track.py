@@ -9,71 +9,107 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 
 from edge_face.events import Box, Encoding
+from edge_face.vision.follow import Template
 
-_MIN_IOU = 0.2
+MIN_IOU = 0.2
 SAME_FACE = 0.6
 """Distance up to which dlib itself calls two descriptors the same person (dlib, face_recognition.py example)."""
-_SURELY_SAME_FACE = 0.4
+SURELY_SAME_FACE = 0.4
 """Enough to find a face again that moved while it was out of sight."""
 _VIEWS = 4
 
 
-@dataclass(slots=True)
-class _Track:
+@dataclass(slots=True, eq=False)
+class Track:
+    """One face over time. Times are monotonic seconds, frames are counted by the engine."""
+
     id: int
     box: Box
     last_seen: float
     views: deque[Encoding] = field(default_factory=lambda: deque(maxlen=_VIEWS))
     """The last few looks, so that one turned or blurred view does not end the track."""
+    template: Template | None = None
+    confidence: float = 0.0
+    best_score: float = 0.0
+    """Of the best view that was encoded."""
+    encoded_at: float = float("-inf")
+    encoded_frame: int = -1
+    detected_frame: int = -1
+    doubtful: bool = False
+    """It was out of sight or mixed up with another, so its next view must be encoded before it counts as the same."""
 
     def distance(self, encoding: Encoding) -> float:
-        return float(min(np.linalg.norm(view - encoding) for view in self.views))
+        return float(min((np.linalg.norm(view - encoding) for view in self.views), default=np.inf))
 
 
 class Tracker:
-    """`memory_s`: how long a face may be out of sight and still be the same track. `first_id`: the first number."""
+    """Who is in view, and who was a moment ago.
+
+    `memory_s`: how long a face may be out of sight and still be the same track. `first_id`: the first track's number.
+    """
 
     def __init__(self, memory_s: float, first_id: int = 1) -> None:
         self._memory_s = memory_s
         self._next_id = first_id
-        self._tracks: list[_Track] = []
+        self.in_view: list[Track] = []
+        self._away: list[Track] = []
 
     def reset(self) -> None:
         """Forget all tracks; numbers go on."""
-        self._tracks.clear()
+        self.in_view, self._away = [], []
 
-    def update(self, boxes: Sequence[Box], encodings: Sequence[Encoding], now: float) -> list[int]:
-        """The track number of each face of a frame grabbed at `now` (monotonic seconds)."""
-        self._tracks = [track for track in self._tracks if now - track.last_seen <= self._memory_s]
-        assigned: dict[int, _Track] = {}
-        taken: set[int] = set()
-        for _cost, index, track in sorted(self._candidates(boxes, encodings), key=lambda pair: pair[0]):
-            if index not in assigned and track.id not in taken:
-                assigned[index] = track
-                taken.add(track.id)
-        for index, (box, encoding) in enumerate(zip(boxes, encodings, strict=True)):
-            track = assigned.get(index) or self._start(box, now)
-            assigned[index] = track
-            track.box, track.last_seen = box, now
-            track.views.append(encoding)
-        return [assigned[index].id for index in range(len(boxes))]
+    def forget_old(self, now: float) -> None:
+        self._away = [track for track in self._away if now - track.last_seen <= self._memory_s]
 
-    def _candidates(self, boxes: Sequence[Box], encodings: Sequence[Encoding]) -> list[tuple[float, int, _Track]]:
-        """Every pair of face and track that may be the same, with its cost: how unlike it is in looks and place."""
-        pairs = []
-        for (index, box), track in product(enumerate(boxes), self._tracks):
-            distance, overlap = track.distance(encodings[index]), box.iou(track.box)
-            if distance <= (SAME_FACE if overlap >= _MIN_IOU else _SURELY_SAME_FACE):
-                pairs.append((distance + (1 - overlap), index, track))
-        return pairs
+    def leave(self, track: Track) -> None:
+        """The face is out of sight."""
+        self.in_view.remove(track)
+        track.doubtful = True
+        self._away.append(track)
 
-    def _start(self, box: Box, now: float) -> _Track:
-        track = _Track(self._next_id, box, now)
-        self._next_id += 1
-        self._tracks.append(track)
-        return track
+    def pair(self, boxes: Sequence[Box]) -> dict[int, Track]:
+        """Which of these newly found boxes are faces in view, by place alone; by index into `boxes`.
+
+        Where two faces are near each other, place says little: their tracks become doubtful.
+        """
+        pairs = [
+            (box.iou(track.box), index, track)
+            for index, box in enumerate(boxes)
+            for track in self.in_view
+            if box.iou(track.box) >= MIN_IOU
+        ]
+        found: dict[int, Track] = {}
+        for _overlap, index, track in sorted(pairs, key=lambda pair: -pair[0]):
+            if index not in found and track not in found.values():
+                found[index] = track
+        claims = [index for _, index, _ in pairs]
+        wanted = [track.id for _, _, track in pairs]
+        for _overlap, index, track in pairs:
+            if claims.count(index) > 1 or wanted.count(track.id) > 1:
+                track.doubtful = True
+        return found
+
+    def verify(self, track: Track, encoding: Encoding) -> bool:
+        """Whether a track in view still looks like itself."""
+        return track.distance(encoding) <= SAME_FACE
+
+    def recall(self, box: Box, encoding: Encoding, now: float) -> Track:
+        """The track of a face that was not in view: one of those that were a moment ago, or a new one."""
+        best: Track | None = None
+        nearest = np.inf
+        for track in self._away:
+            distance = track.distance(encoding)
+            limit = SAME_FACE if box.iou(track.box) >= MIN_IOU else SURELY_SAME_FACE
+            if distance <= limit and distance < nearest:
+                best, nearest = track, distance
+        if best is None:
+            best = Track(self._next_id, box, now)
+            self._next_id += 1
+        else:
+            self._away.remove(best)
+        self.in_view.append(best)
+        return best

@@ -17,7 +17,7 @@ from edge_face.bus import Bus
 from edge_face.clock import SystemClock
 from edge_face.database import StoreThread
 from edge_face.errors import ImageError
-from edge_face.events import Box, Encoding, Event, Face, FrameResult, FrameView, Match, Person, Verdict
+from edge_face.events import Box, Encoding, Event, Face, FrameResult, FrameView, Match, Person, Quality, Verdict
 from edge_face.messages import PhotoResult
 from edge_face.people import People, PhotoReader
 from edge_face.roster import StoreRoster
@@ -30,6 +30,7 @@ from tests.support import publishing
 KEY = b"k" * 32
 SOI = b"\xff\xd8"
 """How a JPEG begins; a made-up photo may do so as well."""
+QUALITY = Quality(size_px=100, sharpness=80.0, brightness=120.0, contrast=40.0, yaw=0.0, pitch=0.0, roll_deg=0.0)
 KATYA = Person("katya", "Katya", "7")
 
 
@@ -39,7 +40,7 @@ def encoding(seed: int) -> Encoding:
 
 
 def face(seed: int, left: int = 10, width: int = 100) -> Face:
-    return Face(Box(left, 20, left + width, 20 + width), 1.0, encoding(seed))
+    return Face(Box(left, 20, left + width, 20 + width), 1.0, encoding(seed), QUALITY)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -12,13 +11,12 @@ from hypothesis import strategies as st
 
 from edge_face import settings
 from edge_face.access import Access, Outcome
-from edge_face.events import Box, Decision, Face, FrameResult, Match, Person, Presence
+from edge_face.events import Box, Decision, FrameResult, Match, Person, Presence, TrackedFace
 
 KATYA = Person("katya", "Katya", "7")
 ZERO = Person("zero", "Zero")
 STRANGER = Match(KATYA, 0.7, 0.1)
 UNSURE = Match(KATYA, 0.44, 0.01)
-ENCODING = np.zeros(128, np.float32)
 
 
 def is_(person: Person) -> Match:
@@ -40,7 +38,7 @@ class Scene:
     def frame(self, *faces: tuple[int, Match], age_s: float = 0.05) -> Outcome:
         self.now += self.step_s
         self.number += 1
-        seen = tuple(Face(Box(10 * track, 0, 10 * track + 100, 100), 1.0, ENCODING, track) for track, _ in faces)
+        seen = tuple(TrackedFace(Box(10 * track, 0, 10 * track + 100, 100), 1.0, track) for track, _ in faces)
         grabbed_at = self.now - age_s
         result = FrameResult("front", self.number, self.epoch, grabbed_at, grabbed_at + 5e5, 640, 480, seen, {})
         return self._keep(self.access.observe(result, [match for _, match in faces], self.now))
