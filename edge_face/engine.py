@@ -20,7 +20,7 @@ from edge_face import settings
 from edge_face.events import Box, Encoding, Face, Quality, TrackedFace
 from edge_face.vision import quality
 from edge_face.vision.detect import detect, resized, search_scale
-from edge_face.vision.follow import MIN_LIKENESS, Template
+from edge_face.vision.follow import Template
 from edge_face.vision.models import Aligned, Detection, Models, RgbImage
 from edge_face.vision.motion import Motion, MotionGate
 from edge_face.vision.track import Track, Tracker
@@ -48,6 +48,12 @@ _LOCAL_MARGIN = 0.6
 """What is searched around a known face, in widths on each side."""
 _ALIGN_MARGIN = 0.8
 """What alignment needs around a box: the chip's padding and the corners of a tilted head."""
+
+_SAME_PLACE = 0.3
+_MISSES = 2
+"""Whole searches in a row in which a face may be missed."""
+_LOCAL_SIZE = 1.4
+"""A face is searched around its last place at this many times the smallest size that the detector finds."""
 
 
 class Stopwatch:
@@ -132,10 +138,14 @@ class Engine:
         self._tracker.forget_old(grabbed_at)
         with watch.stage("motion"):
             motion = self._motion.look(bgr)
+        with watch.stage("follow"):
+            for track in self._tracker.in_view:
+                if motion.within(track.box):
+                    track.follow(bgr)
         if self._search_is_due(motion, grabbed_at):
-            views = self._search(bgr, motion, grabbed_at, watch)
+            views = self._search(bgr, grabbed_at, watch)
         else:
-            views = self._follow(bgr, motion, watch)
+            views = self._look_around(bgr, motion, watch)
         self._identify(bgr, views, grabbed_at, watch)
         return tuple(self._faces(views)), watch.stages_ms
 
@@ -164,7 +174,7 @@ class Engine:
         known = [_grown(track.box, _LOCAL_MARGIN) for track in self._tracker.in_view]
         return self._frame - self._searched_frame >= SEARCH_EVERY_FRAMES or motion.outside(known)
 
-    def _search(self, bgr: BgrImage, motion: Motion, now: float, watch: Stopwatch) -> list[_View]:
+    def _search(self, bgr: BgrImage, now: float, watch: Stopwatch) -> list[_View]:
         """Look at the whole frame."""
         options = self._options
         with watch.stage("scale"):
@@ -180,16 +190,18 @@ class Engine:
         ]
         paired = list(tracks.values())
         for track in [track for track in self._tracker.in_view if track not in paired]:
-            view = self._find_again(bgr, track, motion, watch, detect_anew=False)
-            # A second box on a face that was already found is no second face.
-            if view is None or any(view.box.iou(other.box) > _SAME_PLACE for other in views):
+            # The detector does not see every face in every frame. One that still looks the same is still there, unless
+            # it has been missed too often, or its place is taken.
+            track.missed += 1
+            taken = any(track.box.iou(view.box) > _SAME_PLACE for view in views)
+            if track.doubtful or taken or track.missed > _MISSES:
                 self._tracker.leave(track)
             else:
-                views.append(view)
+                views.append(_View(track.box, track.confidence, track, detected=False))
         self._motion.examined()
         return views
 
-    def _follow(self, bgr: BgrImage, motion: Motion, watch: Stopwatch) -> list[_View]:
+    def _look_around(self, bgr: BgrImage, motion: Motion, watch: Stopwatch) -> list[_View]:
         """Look only where faces are known to be."""
         views = []
         for track in list(self._tracker.in_view):
@@ -197,31 +209,18 @@ class Engine:
             if not motion.within(area):
                 views.append(_View(track.box, track.confidence, track, detected=False))
                 continue
-            old = self._frame - track.detected_frame >= DETECT_EVERY_FRAMES
-            view = self._find_again(bgr, track, motion, watch, detect_anew=old)
-            if view is None:
+            found: Detection | None = None
+            if track.doubtful or self._frame - track.detected_frame >= DETECT_EVERY_FRAMES:
+                with watch.stage("detect"):
+                    found = self._detect_around(bgr, track.box)
+            if found:
+                views.append(_View(found.box, found.confidence, track, detected=True))
+            elif track.doubtful:
                 self._tracker.leave(track)
             else:
-                views.append(view)
+                views.append(_View(track.box, track.confidence, track, detected=False))
             self._motion.examined(area)
         return views
-
-    def _find_again(
-        self, bgr: BgrImage, track: Track, motion: Motion, watch: Stopwatch, *, detect_anew: bool
-    ) -> _View | None:
-        """A known face near its last place: by its look, else by detection; None when it is not there."""
-        if not motion.within(track.box):
-            return _View(track.box, track.confidence, track, detected=False)
-        if not detect_anew and track.template:
-            with watch.stage("follow"):
-                box, likeness = track.template.find(bgr, track.box)
-            if likeness >= MIN_LIKENESS:
-                return _View(box, track.confidence, track, detected=False)
-        with watch.stage("detect"):
-            found = self._detect_around(bgr, track.box)
-        if found is None:
-            return None
-        return _View(found.box, found.confidence, track, detected=True)
 
     def _detect_around(self, bgr: BgrImage, box: Box) -> Detection | None:
         """The face most like `box` in place within its surroundings."""
@@ -289,7 +288,7 @@ class Engine:
             view.track = track
             track.box, track.confidence, track.last_seen = view.box, view.confidence, now
             if view.detected or track.template is None:
-                track.detected_frame = self._frame
+                track.detected_frame, track.missed = self._frame, 0
                 track.template = Template(bgr, view.box)
             if encoding is not None:
                 track.views.append(encoding)
@@ -302,11 +301,6 @@ class Engine:
         for view in views:
             if view.track is not None:
                 yield TrackedFace(view.box, view.confidence, view.track.id, view.encoding, view.quality)
-
-
-_SAME_PLACE = 0.3
-_LOCAL_SIZE = 1.4
-"""A face is searched around its last place at this many times the smallest size that the detector finds."""
 
 
 def _grown(box: Box, margin: float) -> Box:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_face.events import Box, Encoding
-from edge_face.vision.follow import Template
+from edge_face.vision.follow import MIN_LIKENESS, Template
 
 MIN_IOU = 0.2
 SAME_FACE = 0.6
@@ -39,8 +40,19 @@ class Track:
     encoded_at: float = float("-inf")
     encoded_frame: int = -1
     detected_frame: int = -1
+    missed: int = 0
+    """Whole searches in a row that did not find it."""
     doubtful: bool = False
-    """It was out of sight or mixed up with another, so its next view must be encoded before it counts as the same."""
+    """It was out of sight, changed its look, or may have been mixed up: its next view must be encoded."""
+
+    def follow(self, bgr: npt.NDArray[np.uint8]) -> None:
+        """Move to where this frame, (height, width, 3) BGR, looks most like the face; if nothing does, be doubtful."""
+        if self.template:
+            box, likeness = self.template.find(bgr, self.box)
+            if likeness >= MIN_LIKENESS:
+                self.box = box
+            else:
+                self.doubtful = True
 
     def distance(self, encoding: Encoding) -> float:
         return float(min((np.linalg.norm(view - encoding) for view in self.views), default=np.inf))

@@ -1,0 +1,112 @@
+"""Nobody is taken for somebody else because a look was spared: real faces that cross, cover and replace each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from edge_face import settings
+from edge_face.access import Access
+from edge_face.engine import Engine
+from edge_face.events import FrameResult, Match, Person, Verdict
+from edge_face.gallery import Gallery
+from edge_face.vision import models
+from tests.support import scenes
+from tests.support.photos import astronaut, hopper
+
+Walk = Callable[[], Iterator[list[tuple[str, float, float]]]]
+
+
+@dataclass
+class Watch:
+    """What was told and shown while a scene played."""
+
+    decisions: list[tuple[str, str | None]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    shown: int = 0
+    frames: int = 0
+
+
+def play(engine: Engine, walk: Walk, enrolled: tuple[str, ...] = ("Eileen", "Grace")) -> Watch:
+    photos = {"Eileen": astronaut(), "Grace": hopper()}
+    people = [Person(name.lower(), name) for name in enrolled]
+    encodings = [engine.still(photos[name])[0].encoding for name in enrolled]
+    gallery = Gallery.build(people, np.arange(len(people), dtype=np.int32), np.stack(encodings))
+    access = Access(settings.Decision(cooldown=0))
+    scene, watch = scenes.Scene(), Watch()
+    for number, who in enumerate(walk(), 1):
+        frame, truth = scene.frame(*who)
+        now = number / scenes.FPS
+        faces, stages = engine.process(frame, now)
+        found = iter(gallery.match([face.encoding for face in faces if face.encoding is not None]))
+        matches: list[Match | None] = [None if face.encoding is None else next(found) for face in faces]
+        result = FrameResult("c", number, 0, now, now, scenes.WIDTH, scenes.HEIGHT, faces, stages)
+        outcome = access.observe(result, matches, now)
+        engine.settled(outcome.settled)
+        watch.frames += 1
+        for decision in outcome.decisions:
+            person = decision.verdict.person
+            watch.decisions.append((decision.verdict.status, person and person.name))
+        for verdict in outcome.verdicts:
+            watch.shown += verdict.person is not None
+            if verdict.person and not _is_true(verdict, verdict.person.name, truth):
+                watch.wrong.append(f"frame {number}: {verdict.person.name} at {verdict.box.as_list()}, truth {truth}")
+    return watch
+
+
+def _is_true(verdict: Verdict, name: str, truth: list[scenes.Placed]) -> bool:
+    """The face that is best seen in that place is that person's."""
+    there = [placed for placed in truth if placed.face.iou(verdict.box) > 0.2]
+    return bool(there) and max(there, key=lambda placed: placed.face.iou(verdict.box) * placed.visible).name == name
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [scenes.crossing, scenes.covering, scenes.replacing, scenes.meeting_and_parting],
+    ids=lambda walk: walk.__name__,
+)
+def test_names_stay_with_their_faces(engine: Engine, walk: Walk) -> None:
+    watch = play(engine, walk)
+    assert watch.wrong == []
+    assert sorted({name for status, name in watch.decisions if status == "PASS"}, key=str) == ["Eileen", "Grace"]
+    assert watch.shown > watch.frames / 3, "hardly anything was shown, so nothing was proved"
+
+
+@pytest.mark.parametrize("walk", [scenes.crossing, scenes.covering, scenes.replacing], ids=lambda walk: walk.__name__)
+def test_a_stranger_never_inherits_a_name(engine: Engine, walk: Walk) -> None:
+    watch = play(engine, walk, enrolled=("Eileen",))
+    assert watch.wrong == []
+    assert {name for status, name in watch.decisions if status == "PASS"} == {"Eileen"}
+    assert ("REJECT", None) in watch.decisions
+
+
+def test_looks_are_spared(engine: Engine) -> None:
+    """The opposite danger: that nothing is spared, and the tests above prove nothing."""
+
+    def standing() -> Iterator[list[tuple[str, float, float]]]:
+        for step in range(60):
+            yield [("Eileen", 320 + 3 * np.sin(step / 3), 240.0)]
+
+    play(engine, standing)
+    assert engine.counts["encode"] < 15
+    assert engine.counts["search"] < 20
+
+
+def test_a_still_scene_costs_next_to_nothing(loaded_models: models.Models) -> None:
+    engine = Engine(loaded_models, settings.Engine())
+    frame, _ = scenes.Scene().frame()
+    noise = np.random.default_rng(3)
+    for number in range(50):
+        noisy = np.clip(frame.astype(np.int16) + noise.integers(-5, 6, frame.shape), 0, 255).astype(np.uint8)
+        assert engine.process(noisy, number / 10)[0] == ()
+    assert engine.counts == {"search": 1, "local": 0, "encode": 0}
+
+
+def test_a_face_that_appears_is_seen_in_its_first_frame(engine: Engine) -> None:
+    scene = scenes.Scene()
+    for number in range(5):
+        assert engine.process(scene.frame()[0], number / 10)[0] == ()
+    assert len(engine.process(scene.frame(("Eileen", 320.0, 240.0))[0], 0.5)[0]) == 1
