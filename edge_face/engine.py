@@ -104,6 +104,7 @@ class Engine:
         self._motion = MotionGate()
         self._settled: Collection[int] = frozenset()
         self._frame = 0
+        self._size: tuple[int, ...] = ()
         self._searched_frame = 0
         self._searched_at = float("-inf")
         self.counts = {"search": 0, "local": 0, "encode": 0}
@@ -134,6 +135,9 @@ class Engine:
     def process(self, bgr: BgrImage, grabbed_at: float) -> tuple[tuple[TrackedFace, ...], dict[str, float]]:
         """Faces of a frame, (height, width, 3) BGR, grabbed at that time (monotonic seconds), and the stages' times."""
         watch = Stopwatch()
+        if bgr.shape != self._size:
+            self.reset()  # the boxes of known faces mean nothing in another resolution
+            self._size = bgr.shape
         self._frame += 1
         self._tracker.forget_old(grabbed_at)
         with watch.stage("motion"):
@@ -159,11 +163,11 @@ class Engine:
             return ()
         aligned = [self._models.aligner.align(image, detection.box) for detection in found]
         encodings = self._models.encoder.encode(np.stack([face.chip for face in aligned]))
-        faces = [
-            Face(detection.box, detection.confidence, encoding, quality.measure(detection.box, *face))
-            for detection, face, encoding in zip(found, aligned, encodings, strict=True)
-            if np.isfinite(encoding).all()
-        ]
+        faces = []
+        for detection, face, encoding in zip(found, aligned, encodings, strict=True):
+            view = quality.measure(detection.box, *face)
+            if np.isfinite(encoding).all():
+                faces.append(Face(detection.box, detection.confidence, encoding, view, tuple(quality.flaws(view))))
         return tuple(sorted(faces, key=lambda face: -face.box.area))
 
     def _search_is_due(self, motion: Motion, now: float) -> bool:

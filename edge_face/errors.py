@@ -57,7 +57,7 @@ class WorkerError(EdgeFaceError):
 
 
 class ImageError(EdgeFaceError):
-    """Codes: `no_face`, `several_faces`, `bad_image`, `too_large`."""
+    """Codes: `no_face`, `several_faces`, `low_quality`, `bad_image`, `too_large`, `unsupported_format`."""
 
     code = "bad_image"
 

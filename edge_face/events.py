@@ -74,6 +74,8 @@ class Face:
     confidence: float
     encoding: Encoding
     quality: Quality
+    flaws: tuple[str, ...] = ()
+    """Why the photo is not fit for enrolment, each with its number; empty if it is."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -103,8 +103,8 @@ class People:
     ) -> Person:
         """Add a face for each photo to the person of that name, who is made if new; all photos or none.
 
-        Raises ImageError (`no_face`, `several_faces`, ...), ConflictError when a face would pass as somebody else,
-        unless `force`, RequestError for an impossible name, StoreError.
+        Raises ImageError (`no_face`, `several_faces`, `low_quality`, ...), ConflictError when a face would pass as
+        somebody else, unless `force`, RequestError for an impossible name, StoreError.
         """
         name = clean_name(name)
         encodings = [await self._encoding(image) for image in images]
@@ -148,6 +148,8 @@ class People:
         rivals = [face for face in faces[1:] if face.box.width >= _SECOND_FACE * faces[0].box.width]
         if rivals:
             raise ImageError(f"The photo shows {1 + len(rivals)} faces; it must show one.", "several_faces")
+        if faces[0].flaws:
+            raise ImageError(f"The photo is not good enough: {'; '.join(faces[0].flaws)}.", "low_quality")
         return faces[0].encoding
 
     async def _refuse_lookalikes(self, name: str, encodings: Sequence[Encoding]) -> None:

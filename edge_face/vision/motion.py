@@ -56,6 +56,7 @@ class MotionGate:
     """
 
     def __init__(self) -> None:
+        self._size: tuple[int, ...] = ()
         self._examined: npt.NDArray[np.float32] | None = None
         self._now: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._motion = Motion(np.empty((0, 0), np.bool_), 1.0)
@@ -67,7 +68,9 @@ class MotionGate:
         sampled = np.ascontiguousarray(bgr[::step, ::step, 1])
         rows, columns = (max(1, -(-side // _CELL_PX)) for side in sampled.shape)
         self._now = np.asarray(cv2.resize(sampled, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
-        if self._examined is None or self._examined.shape != self._now.shape:
+        if self._size != bgr.shape:
+            self._size, self._examined = bgr.shape, None
+        if self._examined is None:
             cells = np.ones(self._now.shape, np.bool_)
         else:
             cells = np.abs(self._now - self._examined) > _CHANGE
@@ -76,7 +79,7 @@ class MotionGate:
 
     def examined(self, box: Box | None = None) -> None:
         """The present frame was searched: all of it, or in the box."""
-        if box is None or self._examined is None or self._examined.shape != self._now.shape:
+        if box is None or self._examined is None:
             self._examined = self._now.copy()
         else:
             span = self._motion.span(box)

@@ -21,7 +21,7 @@ _NOSE_BELOW_EYES = 0.55
 # What is refused at enrolment: beyond the first or last hundredth of LFW photos; a blur of 4 pixels is far below.
 _MIN_SIZE_PX = 60
 _MIN_SHARPNESS = 20.0
-_MIN_BRIGHTNESS = 40.0
+_MIN_BRIGHTNESS = 30.0
 _MAX_BRIGHTNESS = 225.0
 _MIN_CONTRAST = 15.0
 _MAX_YAW = 0.3

@@ -38,7 +38,7 @@ def test_encodings_are_those_of_face_recognition(engine: Engine) -> None:
 
 def test_every_stage_is_timed(engine: Engine) -> None:
     _faces, stages = engine.process(bgr(astronaut()), 0.0)
-    assert list(stages) == ["color", "scale", "detect", "align", "encode", "track"]
+    assert list(stages) == ["motion", "follow", "scale", "detect", "align", "encode", "track"]
     assert all(took_ms >= 0 for took_ms in stages.values())
     assert stages["encode"] > 0.1
 

@@ -1,11 +1,13 @@
-"""Tracks on made-up boxes and encodings."""
+"""Tracks on made-up boxes and encodings, and following on real faces."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edge_face.events import Box, Encoding
-from edge_face.vision.track import Tracker
+from edge_face.vision.follow import MIN_LIKENESS, Template
+from edge_face.vision.track import Track, Tracker
+from tests.support import scenes
 
 HERE, NEAR, FAR = Box(100, 100, 200, 200), Box(120, 110, 220, 210), Box(400, 100, 500, 200)
 
@@ -18,48 +20,94 @@ def look(person: int, change: float = 0.0) -> Encoding:
     return encoding
 
 
-def test_a_face_that_moves_a_little_is_one_track() -> None:
+def seen(tracker: Tracker, box: Box, encoding: Encoding, now: float = 0.0) -> Track:
+    track = tracker.recall(box, encoding, now)
+    track.box, track.last_seen = box, now
+    track.views.append(encoding)
+    return track
+
+
+def test_new_faces_are_numbered_from_the_first_id_on() -> None:
+    tracker = Tracker(5.0, first_id=17)
+    assert [seen(tracker, box, look(person)).id for person, box in enumerate((HERE, FAR))] == [17, 18]
+    tracker.reset()
+    assert seen(tracker, HERE, look(0)).id == 19
+
+
+def test_found_boxes_are_paired_by_place() -> None:
     tracker = Tracker(5.0)
-    assert [tracker.update([box], [look(1)], at) for at, box in enumerate((HERE, NEAR, HERE))] == [[1], [1], [1]]
+    one, two = seen(tracker, HERE, look(1)), seen(tracker, FAR, look(2))
+    assert tracker.pair([Box(405, 100, 505, 200), NEAR, Box(0, 300, 50, 350)]) == {0: two, 1: one}
+    assert not one.doubtful
+    assert not two.doubtful
 
 
-def test_the_next_person_in_the_same_place_is_another_track() -> None:
+def test_faces_that_are_close_to_each_other_become_doubtful() -> None:
     tracker = Tracker(5.0)
-    tracker.update([HERE], [look(1)], 0.0)
-    assert tracker.update([HERE], [look(2)], 0.1) == [2]
+    one, two = seen(tracker, HERE, look(1)), seen(tracker, NEAR, look(2))
+    pairs = tracker.pair([HERE, NEAR])
+    assert pairs == {0: one, 1: two}
+    assert one.doubtful
+    assert two.doubtful
 
 
-def test_a_turned_head_in_place_goes_on() -> None:
+def test_a_face_that_went_away_is_recalled_by_its_look() -> None:
     tracker = Tracker(5.0)
-    tracker.update([HERE], [look(1)], 0.0)
-    assert tracker.update([HERE], [look(1, 0.55)], 0.1) == [1]
+    track = seen(tracker, HERE, look(1))
+    tracker.leave(track)
+    assert track.doubtful
+    assert seen(tracker, HERE, look(2)).id == 2, "another face in the same place"
+    assert seen(tracker, FAR, look(1, 0.3)) is track, "surely the same face elsewhere"
+    tracker.leave(track)
+    assert seen(tracker, NEAR, look(1, 0.9)).id == 3, "hardly like it, and not where it was"
 
 
-def test_elsewhere_only_a_sure_likeness_goes_on() -> None:
+def test_in_its_own_place_a_turned_head_is_still_the_same() -> None:
     tracker = Tracker(5.0)
-    tracker.update([HERE], [look(1)], 0.0)
-    assert tracker.update([FAR], [look(1, 0.3)], 0.1) == [1]
-    assert tracker.update([HERE], [look(1, 0.9)], 0.2) == [2]
+    track = seen(tracker, HERE, look(1))
+    tracker.leave(track)
+    assert seen(tracker, NEAR, look(1, 0.55)) is track
 
 
-def test_two_people_who_cross_keep_their_numbers() -> None:
+def test_a_look_is_verified_against_several_views() -> None:
     tracker = Tracker(5.0)
-    ids = []
-    for step in range(11):
-        left, right = Box(100 + 30 * step, 0, 200 + 30 * step, 100), Box(400 - 30 * step, 0, 500 - 30 * step, 100)
-        ids.append(tracker.update([left, right], [look(1), look(2)], 0.1 * step))
-    assert ids == [[1, 2]] * 11
+    track = seen(tracker, HERE, look(1))
+    track.views.append(look(1, 0.5))
+    assert tracker.verify(track, look(1, 1.0))
+    assert not tracker.verify(track, look(2))
 
 
 def test_a_track_is_forgotten_after_its_time() -> None:
     tracker = Tracker(5.0)
-    tracker.update([HERE], [look(1)], 0.0)
-    assert tracker.update([HERE], [look(1)], 4.9) == [1]
-    assert tracker.update([HERE], [look(1)], 10.0) == [2]
+    tracker.leave(seen(tracker, HERE, look(1)))
+    tracker.forget_old(4.9)
+    assert seen(tracker, HERE, look(1), 4.9).id == 1
+    tracker.leave(tracker.in_view[0])
+    tracker.forget_old(10.0)
+    assert seen(tracker, HERE, look(1), 10.0).id == 2
 
 
-def test_numbers_go_on_after_a_reset_and_from_a_given_one() -> None:
-    tracker = Tracker(5.0, first_id=17)
-    assert tracker.update([HERE], [look(1)], 0.0) == [17]
-    tracker.reset()
-    assert tracker.update([HERE], [look(1)], 0.1) == [18]
+def test_a_face_is_followed_as_it_moves() -> None:
+    scene = scenes.Scene()
+    frame, (placed,) = scene.frame(("Eileen", 320.0, 240.0))
+    template = Template(frame, placed.face)
+    moved, (truth,) = scene.frame(("Eileen", 341.0, 229.0))
+    box, likeness = template.find(moved, placed.face)
+    assert likeness > MIN_LIKENESS
+    assert box.iou(truth.face) > 0.85
+
+
+def test_nobody_and_somebody_else_are_not_followed() -> None:
+    scene = scenes.Scene()
+    frame, (placed,) = scene.frame(("Eileen", 320.0, 240.0))
+    template = Template(frame, placed.face)
+    for other in (scene.frame(), scene.frame(("Grace", 320.0, 240.0))):
+        assert template.find(other[0], placed.face)[1] < MIN_LIKENESS
+
+
+def test_a_face_at_the_edge_or_outside_is_no_crash() -> None:
+    frame, _ = scenes.Scene().frame(("Eileen", 20.0, 20.0))
+    for box in (Box(-60, -60, 60, 60), Box(600, 440, 720, 560), Box(900, 900, 1000, 1000)):
+        found, likeness = Template(frame, box).find(frame, box)
+        assert isinstance(found, Box)
+        assert -1 <= likeness <= 1.001
