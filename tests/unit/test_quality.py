@@ -26,7 +26,7 @@ def test_good_photos_have_no_flaws(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda image: cv2.GaussianBlur(image, (0, 0), 3), "blurred"),
+        (lambda _image: cv2.GaussianBlur(hopper(), (0, 0), 6), "blurred"),
         (lambda image: (image * 0.15).astype(np.uint8), "too dark"),
         (lambda image: (195 + image * 0.23).astype(np.uint8), "too bright"),
         (lambda image: cv2.resize(image, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA), "small"),

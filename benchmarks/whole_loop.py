@@ -1,0 +1,158 @@
+"""CPU per frame of the whole loop (decode, find, encode, match, decide), beside face_recognition's own "faster" loop.
+
+    .venv/bin/python benchmarks/whole_loop.py CLIP [--people 1000] [--threads 1]
+
+Both loops take every frame of the clip and compare with the same gallery; face_recognition's example
+(facerec_from_webcam_faster.py) shrinks the frame to a quarter and looks at every second one. They take turns, a part of
+the clip each, so that a noisy machine is noisy for both. CPU time is that of all threads of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_face import settings
+from edge_face.access import Access
+from edge_face.engine import Engine
+from edge_face.events import FrameResult, Match, Person
+from edge_face.gallery import Gallery
+from edge_face.vision import models
+
+FPS = 30
+PART = 60
+"""Frames of a turn."""
+
+
+@dataclass
+class Loop:
+    """One way of doing it: a step takes a frame and returns who is named in it."""
+
+    name: str
+    step: Callable[[npt.NDArray[np.uint8], int], list[str | None]]
+    cpu_s: float = 0.0
+    frames: int = 0
+    decided: int = 0
+    """Frames in which the man was named."""
+    wrong: int = 0
+    took_ms: list[float] = field(default_factory=list)
+
+    @property
+    def cpu_ms(self) -> float:
+        return self.cpu_s / self.frames * 1000
+
+
+def gallery_of(first: npt.NDArray[np.float32], people: int) -> tuple[list[Person], npt.NDArray[np.float32]]:
+    """The man and strangers who look like nobody: random directions at the length of dlib's descriptors."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(0, 0.12, (people, 128)).astype(np.float32)
+    matrix[people // 2] = first
+    persons = [
+        Person(f"p{number}", "Man" if number == people // 2 else f"Stranger {number}") for number in range(people)
+    ]
+    return persons, matrix
+
+
+def ours(threads: int, people: int, first_frame: npt.NDArray[np.uint8]) -> tuple[Loop, Engine, npt.NDArray[np.float32]]:
+    options = settings.Engine(threads=threads)
+    loaded = models.load(options)
+    engine = Engine(loaded, options)
+    rgb = np.ascontiguousarray(first_frame[:, :, ::-1])
+    persons, matrix = gallery_of(engine.still(rgb)[0].encoding, people)
+    gallery = Gallery.build(persons, np.arange(people, dtype=np.int32), matrix)
+    access = Access(settings.Decision())
+
+    def step(frame: npt.NDArray[np.uint8], number: int) -> list[str | None]:
+        now = number / FPS
+        faces, stages = engine.process(frame, now)
+        found = iter(gallery.match([face.encoding for face in faces if face.encoding is not None]))
+        matches: list[Match | None] = [None if face.encoding is None else next(found) for face in faces]
+        height, width = frame.shape[:2]
+        outcome = access.observe(FrameResult("c", number, 0, now, now, width, height, faces, stages), matches, now)
+        engine.settled(outcome.settled)
+        return [verdict.person.name if verdict.person else None for verdict in outcome.verdicts]
+
+    return Loop(f"edge-face ({loaded.detector.name}, {loaded.backend})", step), engine, matrix
+
+
+def theirs(known: npt.NDArray[np.float32]) -> Loop:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports pkg_resources
+        import face_recognition
+
+    names = ["Man" if number == len(known) // 2 else f"Stranger {number}" for number in range(len(known))]
+    encodings = list(known.astype(np.float64))
+    shown: list[str | None] = []
+
+    def step(frame: npt.NDArray[np.uint8], number: int) -> list[str | None]:
+        if number % 2 == 0:
+            small = np.ascontiguousarray(cv2.resize(frame, (0, 0), fx=0.25, fy=0.25)[:, :, ::-1])
+            places = face_recognition.face_locations(small)
+            shown.clear()
+            for encoding in face_recognition.face_encodings(small, places):
+                matches = face_recognition.compare_faces(encodings, encoding)
+                best = int(np.argmin(face_recognition.face_distance(encodings, encoding)))
+                shown.append(names[best] if matches[best] else None)
+            return list(shown)
+        return []
+
+    return Loop("face_recognition, faster loop", step)
+
+
+def turns(loops: list[Loop], clip: str) -> Iterator[None]:
+    """Play the clip to both, part by part; each decodes for itself."""
+    captures = [cv2.VideoCapture(clip) for _ in loops]
+    number = 0
+    while True:
+        for loop, capture in zip(loops, captures, strict=True):
+            begin = time.process_time()
+            for offset in range(PART):
+                more, frame = capture.read()
+                if not more:
+                    loop.cpu_s += time.process_time() - begin
+                    if loop is loops[-1]:
+                        return
+                    break
+                named = loop.step(np.asarray(frame, dtype=np.uint8), number + offset)
+                loop.frames += 1
+                loop.decided += "Man" in named
+                loop.wrong += any(name not in (None, "Man") for name in named)
+            else:
+                loop.cpu_s += time.process_time() - begin
+        number += PART
+        yield
+
+
+def run(clip: str, people: int = 1000, threads: int = 1) -> tuple[Loop, Loop, dict[str, int]]:
+    """Our loop, theirs, and how often ours did the costly things."""
+    cv2.setNumThreads(threads)
+    _, first = cv2.VideoCapture(clip).read()
+    mine, engine, matrix = ours(threads, people, np.asarray(first, dtype=np.uint8))
+    other = theirs(matrix)
+    for _ in turns([mine, other], clip):
+        pass
+    return mine, other, engine.counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip")
+    parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    mine, other, counts = run(args.clip, args.people, args.threads)
+    print(f"{'loop':<40} {'CPU ms/frame':>12} {'frames named':>13} {'wrong':>6}")
+    for loop in (mine, other):
+        print(f"{loop.name:<40} {loop.cpu_ms:12.2f} {loop.decided:6}/{loop.frames:<6} {loop.wrong:6}")
+    print(f"ratio {other.cpu_ms / mine.cpu_ms:.1f}; edge-face's whole searches, local ones, encodings: {counts}")
+
+
+if __name__ == "__main__":
+    main()
