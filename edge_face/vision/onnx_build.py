@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +55,9 @@ class Graph:
         self._weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def node(self, kind: str, inputs: Sequence[str], result: str = "", **attributes: object) -> str:
+    def node(self, kind: str, inputs: Sequence[str], result: str = "", **attributes: Any) -> str:
         name = result or f"{kind.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self._nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def model(self, shape: Sequence[Dim], output: str, output_shape: Sequence[Dim]) -> bytes:
@@ -70,7 +71,8 @@ class Graph:
         )
         opset = helper.make_opsetid("", _OPSET)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="edge-face")
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
 
 
 def encoder_model(weights: EncoderWeights) -> bytes:
@@ -138,4 +140,5 @@ def _average(channels: int, wanted: int) -> Conv:
 
 def _after(size: int, conv: Conv) -> int:
     """Height (and width) of what the convolution makes of a square picture."""
-    return (size + 2 * conv.padding[0] - conv.kernel.shape[2]) // conv.stride[0] + 1
+    rows: int = conv.kernel.shape[2]
+    return (size + 2 * conv.padding[0] - rows) // conv.stride[0] + 1
