@@ -32,6 +32,8 @@ class CameraJob:
     track_memory_s: float
     first_track: int
     log_level: str
+    skip_backends: tuple[str, ...] = ()
+    """Backends that killed a child on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class PhotoJob:
 
     engine: settings.Engine
     log_level: str
+    skip_backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,22 @@ class PhotoResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Trying:
+    """This backend is loaded next. If the child dies before the next message, it is known what killed it."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The models are loaded and passed their self-test."""
 
     backend: str
     detector: str
+    refused: tuple[tuple[str, str], ...] = ()
+    """Backends that were tried before and failed, with the reason as a sentence."""
+    encode_ms: float = 0.0
+    """For one face, as the self-test took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +106,11 @@ class SourceState:
 
 
 ToChild = CameraJob | PhotoJob | WantJpeg | Photo
-FromChild = Ready | Failed | SourceState | FrameResult | PhotoResult
+FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult
 
 _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (CameraJob, PhotoJob, WantJpeg, Photo, Ready, Failed, SourceState, FrameResult, PhotoResult)
+    for kind in (CameraJob, PhotoJob, WantJpeg, Photo, Trying, Ready, Failed, SourceState, FrameResult, PhotoResult)
 }
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())
 _decoders = {
