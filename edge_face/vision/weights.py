@@ -221,12 +221,14 @@ def _encoder(reader: _Reader) -> EncoderWeights:
     size = reader.integer()
     reader.expect("the width of the input", reader.integer(), size)
 
-    stem = _scaled_conv(reader, first=True)
+    stem = _scaled_conv(reader, 3, first=True)
     _relu(reader)
     _pool(reader, "max_pool_2", (3, 3, 2, 2, 0, 0))
-    blocks = tuple(_block(reader, channels, halves) for channels, halves in _ENCODER_BLOCKS)
+    blocks: list[Block] = []
+    for channels, halves in _ENCODER_BLOCKS:
+        blocks.append(_block(reader, _outputs(blocks[-1].second if blocks else stem), channels, halves))
     _pool(reader, "avg_pool_2", (0, 0, 1, 1, 0, 0))  # 0 rows, 0 columns: all of them
-    return EncoderWeights(size, mean, _DIVISOR, stem, blocks, _fc(reader))
+    return EncoderWeights(size, mean, _DIVISOR, stem, tuple(blocks), _fc(reader, _outputs(blocks[-1].second)))
 
 
 def _detector(reader: _Reader) -> DetectorWeights:
@@ -242,11 +244,11 @@ def _detector(reader: _Reader) -> DetectorWeights:
     # Without the "2": no paddings of the pyramid in the file, they are 10 and 11 (dnn/input.h).
     reader.expect("the input", reader.text(), "input_rgb_image_pyramid")
     mean = (reader.number(), reader.number(), reader.number())
-    convs = []
-    for number in range(_DETECTOR_CONVS):
-        convs.append(_scaled_conv(reader, first=number == 0))
+    convs: list[Conv] = []
+    for _ in range(_DETECTOR_CONVS):
+        convs.append(_scaled_conv(reader, _outputs(convs[-1]) if convs else 3, first=not convs))
         _relu(reader)
-    kernel, bias, stride, padding = _conv(reader)
+    kernel, bias, stride, padding = _conv(reader, _outputs(convs[-1]))
     _trailer(reader)
     last = Conv(kernel, bias, stride, padding, relu=False)
     return DetectorWeights(mean, _DIVISOR, (*convs, last), window, overlap_iou, overlap_covered)
@@ -267,31 +269,36 @@ def _trailer(reader: _Reader, first: bool = False) -> None:
         reader.expect("the sample expansion factor", reader.integer(), 1)
 
 
-def _block(reader: _Reader, channels: int, halves: bool) -> Block:
-    first = _scaled_conv(reader)
+def _block(reader: _Reader, inputs: int, channels: int, halves: bool) -> Block:
+    first = _scaled_conv(reader, inputs)
     _relu(reader)
-    second = _scaled_conv(reader, relu=False)
+    second = _scaled_conv(reader, _outputs(first), relu=False)
     if halves:
         _pool(reader, "avg_pool_2", (2, 2, 2, 2, 0, 0))
     _tag(reader, "add_prev_")
     _trailer(reader)
     _relu(reader)
-    reader.expect("a block's channels", second.kernel.shape[0], channels)
-    reader.expect("a block's stride", first.stride, (2, 2) if halves else (1, 1))
+    reader.expect("a block's channels", _outputs(second), channels)
+    reader.expect("a block's first stride", first.stride, (2, 2) if halves else (1, 1))
+    reader.expect("a block's second stride and padding", (second.stride, second.padding), ((1, 1), (1, 1)))
     return Block(first, second, halves)
 
 
-def _scaled_conv(reader: _Reader, *, relu: bool = True, first: bool = False) -> Conv:
+def _scaled_conv(reader: _Reader, inputs: int, *, relu: bool = True, first: bool = False) -> Conv:
     """A convolution and the affine or batch norm layer after it, as one: factor * (kernel, bias) + shift."""
-    kernel, bias, stride, padding = _conv(reader)
+    kernel, bias, stride, padding = _conv(reader, inputs)
     _trailer(reader, first)
-    factor, shift = _scaling(reader, len(bias))
+    with np.errstate(all="ignore"):  # what is no number then is refused below
+        factor, shift = _scaling(reader, len(bias))
+        folded = (kernel * factor[:, np.newaxis, np.newaxis, np.newaxis]).astype(np.float32)
+        offset = (bias * factor + shift).astype(np.float32)
+    if not (np.isfinite(folded).all() and np.isfinite(offset).all()):
+        raise reader.wrong("a layer's scaling is infinite or not a number")
     _trailer(reader)
-    folded = (kernel * factor[:, np.newaxis, np.newaxis, np.newaxis]).astype(np.float32)
-    return Conv(folded, (bias * factor + shift).astype(np.float32), stride, padding, relu)
+    return Conv(folded, offset, stride, padding, relu)
 
 
-def _conv(reader: _Reader) -> tuple[Floats, Floats, tuple[int, int], tuple[int, int]]:
+def _conv(reader: _Reader, inputs: int) -> tuple[Floats, Floats, tuple[int, int], tuple[int, int]]:
     """Kernel, bias, stride, padding."""
     _tag(reader, "con_4")
     params = reader.tensor()
@@ -301,6 +308,7 @@ def _conv(reader: _Reader) -> tuple[Floats, Floats, tuple[int, int], tuple[int, 
     for _ in range(4):  # learning rates and weight decays
         reader.number()
     reader.expect("the shape of a convolution", (filters[0], *filters[2:]), (channels, rows, columns))
+    reader.expect("the number of its inputs", filters[1], inputs)
     reader.expect("the shape of its bias", biases, (1, channels, 1, 1))
     kernel = reader.part(params, 0, filters)
     bias = reader.part(params, kernel.size, (channels,))
@@ -328,16 +336,14 @@ def _scaling(reader: _Reader, channels: int) -> tuple[npt.NDArray[np.float64], n
     reader.integer(), reader.integer()  # number of updates, window
     for _ in range(4):  # learning rates and weight decays
         reader.number()
-    spread = np.sqrt(variance.reshape(-1).astype(np.float64) + reader.number())
-    if not (spread > 0).all():
-        raise reader.wrong("a running variance is negative")
-    factor = factor / spread
+    factor = factor / np.sqrt(variance.reshape(-1).astype(np.float64) + reader.number())
     return factor, shift - factor * mean.reshape(-1)
 
 
-def _fc(reader: _Reader) -> Floats:
+def _fc(reader: _Reader, channels: int) -> Floats:
     _tag(reader, "fc_2")
     outputs, inputs = reader.integer(), reader.integer()
+    reader.expect("the number of inputs of the last layer", inputs, channels)
     params = reader.tensor()
     reader.expect("the shape of the last layer", reader.shape(1), (inputs, outputs, 1, 1))
     reader.shape(1)  # of a bias that is not there
@@ -347,6 +353,10 @@ def _fc(reader: _Reader) -> Floats:
     _trailer(reader)
     reader.expect("the number of its parameters", params.size, inputs * outputs)
     return reader.part(params, 0, (inputs, outputs))
+
+
+def _outputs(conv: Conv) -> int:
+    return len(conv.bias)
 
 
 def _relu(reader: _Reader) -> None:
