@@ -84,6 +84,8 @@ def _add_running(add: _Add) -> None:
     )
     add("demo", "show it at work on two photos, with a throw-away database", "run:demo", "edge-face demo")
     add("check", "try config, models, cameras, broker and webhooks", "check:check", "edge-face check")
+    sub = add("models", "list and verify the models, test every backend", "models:models", "edge-face models --json")
+    sub.add_argument("--json", action="store_true", help="one object with files and backends")
     sub = add("config", "print the configuration, secrets masked", "config:config", "edge-face config --defaults")
     sub.add_argument("--defaults", action="store_true", help="print a commented file with every key at its default")
 

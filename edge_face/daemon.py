@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_face import __version__, outputs
+from edge_face.backends import Backends
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
@@ -64,6 +65,7 @@ class Daemon:
         self._started_at = self._clock.monotonic()
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
+        self._backends = Backends.remembered()
 
     def stop(self) -> None:
         self._stop.set()
@@ -81,7 +83,7 @@ class Daemon:
                 self._add_camera(camera, options)
             await self._roster.gallery()
 
-            photos = PhotoProcess(config.engine, config.log.level)
+            photos = PhotoProcess(config.engine, config.log.level, backends=self._backends)
             stack.push_async_callback(photos.close)
             people = People(photos, self._roster, config.decision)
             if self._prepare:
@@ -168,6 +170,7 @@ class Daemon:
                     "state": process.status.state,
                     "detail": process.status.detail,
                     "backend": process.backend,
+                    "refused_backends": dict(process.refused),
                     "restarts": process.restarts,
                     "decisions": dict(self._gates[camera].decisions),
                     **self._gates[camera].meter.payload(now),
@@ -199,7 +202,7 @@ class Daemon:
             )
 
         self._gates[camera] = gate
-        self._cameras[camera] = CameraProcess(job, camera, self._clock, gate.on_frame, gate.on_camera)
+        self._cameras[camera] = CameraProcess(job, camera, self._clock, gate.on_frame, gate.on_camera, self._backends)
 
     def _use_gallery(self, gallery: Gallery) -> None:
         for gate in self._gates.values():

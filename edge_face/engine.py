@@ -28,7 +28,7 @@ from edge_face.vision.track import Track, Tracker
 BgrImage = npt.NDArray[np.uint8]
 """(height, width, 3) BGR, as cameras and OpenCV deliver it."""
 
-SEARCH_EVERY_FRAMES = 10
+SEARCH_EVERY_FRAMES = 15
 """While something moves, the whole frame is searched at least this often."""
 SEARCH_EVERY_S = 10.0
 """And even where nothing moves: a face that was missed once must not be missed for ever."""

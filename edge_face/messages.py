@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ class CameraJob:
     track_memory_s: float
     first_track: int
     log_level: str
+    skip_backends: tuple[str, ...] = ()
+    """Backends that killed a child on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class PhotoJob:
 
     engine: settings.Engine
     log_level: str
+    skip_backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,22 @@ class PhotoResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Trying:
+    """This backend is loaded next. If the child dies before the next message, it is known what killed it."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The models are loaded and passed their self-test."""
 
     backend: str
     detector: str
+    refused: tuple[tuple[str, str], ...] = ()
+    """Backends that were tried before and failed, with the reason as a sentence."""
+    encode_ms: float = 0.0
+    """For one face, as the self-test took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +113,9 @@ class SourceState:
 
 
 ToChild = CameraJob | PhotoJob | WantJpeg | Settled | Photo
-FromChild = Ready | Failed | SourceState | FrameResult | PhotoResult
+FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult
 
-_TYPES: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (CameraJob, PhotoJob, WantJpeg, Settled, Photo, Ready, Failed, SourceState, FrameResult, PhotoResult)
-}
+_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())
 _decoders = {
     name: msgspec.msgpack.Decoder(kind, dec_hook=lambda _type, data: np.frombuffer(data, np.float32))

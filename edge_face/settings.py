@@ -69,7 +69,11 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    backend: str = option("auto", "Library that runs dlib's networks.", choices=("auto", "face_recognition"))
+    backend: str = option(
+        "auto",
+        "Library that runs dlib's networks. auto: the first of these that works here, which is also the fastest.",
+        choices=("auto", "onnxruntime", "opencv", "face_recognition"),
+    )
     detector: str = option("auto", "How faces are found.", choices=("auto", "hog"))
     threads: int = option(0, "Threads for image work in each camera's process; 0: half of the cores.", low=0, high=64)
     min_face: int = option(

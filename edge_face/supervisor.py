@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import logging
 import random
@@ -13,10 +14,22 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from edge_face import messages, settings
+from edge_face.backends import Backends
 from edge_face.clock import Clock
 from edge_face.errors import ImageError, WorkerError
 from edge_face.events import CameraState, CameraStatus, FrameResult
-from edge_face.messages import CameraJob, Failed, FromChild, Photo, PhotoJob, PhotoResult, Ready, SourceState, ToChild
+from edge_face.messages import (
+    CameraJob,
+    Failed,
+    FromChild,
+    Photo,
+    PhotoJob,
+    PhotoResult,
+    Ready,
+    SourceState,
+    ToChild,
+    Trying,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +43,15 @@ BACK_OFF_S = (0.5, 15.0)
 """First and longest wait before a child is started again."""
 HEALTHY_S = 30.0
 """A child that worked this long starts the back-off anew."""
+
+
+class ChildDied(WorkerError):
+    """`exit_code` is negative for a signal, None when it is silent; `backend` is what it was loading then."""
+
+    def __init__(self, message: str, exit_code: int | None, backend: str = "") -> None:
+        super().__init__(f"{message} while it tried the backend {backend}" if backend else message)
+        self.exit_code = exit_code
+        self.backend = backend
 
 
 class Child:
@@ -65,6 +87,9 @@ class Child:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
@@ -79,15 +104,48 @@ class Child:
             async with asyncio.timeout(timeout_s):
                 message: FromChild = await messages.read(self._reader)
         except TimeoutError:
-            raise WorkerError(f"no sign of life for {timeout_s:.0f} s") from None
+            raise ChildDied(f"no sign of life for {timeout_s:.0f} s", None) from None
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await self.process.wait()
-            raise WorkerError(f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}") from None
+            ended = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise ChildDied(ended, code) from None
         except ValueError as error:
             raise WorkerError(f"sent nonsense: {error}") from None
         if isinstance(message, Failed):
             raise WorkerError(message.message)
         return message
+
+    async def ready(self) -> Ready:
+        """Until the models are loaded. Raises WorkerError; ChildDied names the backend that was being tried."""
+        trying = ""
+        while True:
+            try:
+                message = await self.receive(START_S)
+            except ChildDied as error:
+                raise ChildDied(error.message, error.exit_code, trying) from None
+            if isinstance(message, Trying):
+                trying = message.backend
+            elif isinstance(message, Ready):
+                return message
+
+
+async def started(job: CameraJob | PhotoJob, backends: Backends) -> tuple[Child, Ready]:
+    """A child whose models are loaded. One that a backend killed is at once started again without it."""
+    while True:
+        child = await Child.start(dataclasses.replace(job, skip_backends=backends.skip))
+        try:
+            ready = await child.ready()
+        except BaseException as error:
+            await child.close()
+            if (
+                isinstance(error, ChildDied)
+                and job.engine.backend == "auto"
+                and backends.died(error.backend, error.exit_code)
+            ):
+                continue
+            raise
+        backends.tell(ready.backend, ready.refused)
+        return child, ready
 
 
 class CameraProcess:
@@ -100,23 +158,33 @@ class CameraProcess:
         clock: Clock,
         on_frame: Callable[[FrameResult], None],
         on_state: Callable[[CameraStatus], None],
+        backends: Backends | None = None,
     ) -> None:
-        """`job` makes the first message, given the number of the first track."""
+        """`job` makes the first message, given the number of the first track. All children share one `backends`."""
         self._job = job
         self._camera = camera
         self._clock = clock
         self._on_frame = on_frame
         self._on_state = on_state
+        self._backends = backends or Backends()
+        self._refused: tuple[tuple[str, str], ...] = ()
         self._child: Child | None = None
         self._want_jpeg = False
         self._next_track = 1
         self.status = CameraStatus(camera, "starting")
         self.backend = ""
+        self.detector = ""
+        self.encode_ms = 0.0
         self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         return self._child.process.pid if self._child else None
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """Backends that cannot be used on this machine, with the reason as a sentence."""
+        return (*self._backends.crashed, *self._refused)
 
     def want_jpeg(self, wanted: bool) -> None:
         if wanted != self._want_jpeg:
@@ -151,12 +219,12 @@ class CameraProcess:
             wait_s = shortest if self._healthy else min(longest, 2 * wait_s)
 
     async def _run_child(self) -> None:
-        async with await Child.start(self._job(self._next_track)) as child:
+        child, ready = await started(self._job(self._next_track), self._backends)
+        async with child:
             self._child = child
+            self.backend, self.detector, self.encode_ms = ready.backend, ready.detector, ready.encode_ms
+            self._refused = ready.refused
             try:
-                ready = await child.receive(START_S)
-                if isinstance(ready, Ready):
-                    self.backend = ready.backend
                 child.send(messages.WantJpeg(self._want_jpeg))
                 while self.status.state != "ended":
                     self._take(await child.receive(HUNG_S))
@@ -193,8 +261,16 @@ class CameraProcess:
 class PhotoProcess:
     """The child that reads uploaded photos: started at the first one, stopped when there was none for a while."""
 
-    def __init__(self, options: settings.Engine, log_level: str, idle_s: float = 60.0, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        options: settings.Engine,
+        log_level: str,
+        idle_s: float = 60.0,
+        timeout_s: float = 30.0,
+        backends: Backends | None = None,
+    ) -> None:
         self._job = PhotoJob(options, log_level)
+        self._backends = backends or Backends()
         self._idle_s = idle_s
         self._timeout_s = timeout_s
         self._child: Child | None = None
@@ -231,8 +307,7 @@ class PhotoProcess:
 
     async def _ask(self, data: bytes) -> PhotoResult:
         if self._child is None:
-            self._child = await Child.start(self._job)
-            await self._child.receive(START_S)
+            self._child, _ = await started(self._job, self._backends)
         photo = Photo(next(self._ids), data)
         self._child.send(photo)
         try:
@@ -253,4 +328,4 @@ class PhotoProcess:
     async def _stop(self) -> None:
         child, self._child = self._child, None
         if child:
-            await child.__aexit__()
+            await child.close()

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_face import logs, photos, settings
+from edge_face import logs, photos
 from edge_face.capture import CameraThread, Frame, ThreadState
 from edge_face.clock import SystemClock
 from edge_face.engine import Engine
@@ -38,6 +38,7 @@ from edge_face.messages import (
     Ready,
     Settled,
     SourceState,
+    Trying,
     WantJpeg,
 )
 from edge_face.sources import open_source
@@ -65,8 +66,11 @@ class CameraLoop:
 
     def run(self) -> None:
         job = self._job
-        engine = self._engine = _engine(job.engine, job.source.scale, job.track_memory_s, job.first_track)
-        self._channel.send(Ready(engine.backend, engine.detector))
+        loaded = _load(job, self._channel)
+        engine = self._engine = Engine(
+            loaded, job.engine, scale=job.source.scale, track_memory_s=job.track_memory_s, first_track=job.first_track
+        )
+        self._channel.send(_ready(loaded))
         threading.Thread(target=self._listen, daemon=True).start()
         thread = CameraThread(lambda: open_source(job.source, self._clock), self._clock, job.source.fps)
         thread.start()
@@ -124,8 +128,9 @@ class PhotoLoop:
 
     def __init__(self, job: PhotoJob, channel: Channel) -> None:
         self._channel = channel
-        self._engine = _engine(job.engine, None, 0.0, 1)
-        channel.send(Ready(self._engine.backend, self._engine.detector))
+        loaded = _load(job, channel)
+        self._engine = Engine(loaded, job.engine)
+        channel.send(_ready(loaded))
 
     def run(self) -> None:
         with contextlib.suppress(EOFError):
@@ -146,9 +151,14 @@ class PhotoLoop:
         return PhotoResult(photo.id, width, height, faces)
 
 
-def _engine(options: settings.Engine, scale: float | None, track_memory_s: float, first_track: int) -> Engine:
-    cv2.setNumThreads(options.threads or max(1, (os.cpu_count() or 2) // 2))
-    return Engine(models.load(options), options, scale=scale, track_memory_s=track_memory_s, first_track=first_track)
+def _load(job: CameraJob | PhotoJob, channel: Channel) -> models.Models:
+    """The parent hears of each backend before it is tried: some kill the process on some boards."""
+    cv2.setNumThreads(models.thread_count(job.engine))
+    return models.load(job.engine, job.skip_backends, lambda backend: channel.send(Trying(backend)))
+
+
+def _ready(loaded: models.Models) -> Ready:
+    return Ready(loaded.backend, loaded.detector.name, loaded.refused, loaded.encode_ms)
 
 
 def _jpeg(image: npt.NDArray[np.uint8], quality: int) -> bytes | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from edge_face import config, logs, settings
+from edge_face.backends import Backends
 from edge_face.clock import SystemClock
 from edge_face.commands.session import open_store
 from edge_face.config import mask_url
@@ -107,7 +108,7 @@ async def _watch(id: str, options: settings.Camera, configured: settings.Config)
     def job(first_track: int) -> CameraJob:
         return CameraJob(id, options, configured.engine, configured.stream.jpeg_quality, 1.0, first_track, "error")
 
-    process = CameraProcess(job, id, SystemClock(), on_frame, on_state)
+    process = CameraProcess(job, id, SystemClock(), on_frame, on_state, Backends.remembered())
     task = asyncio.create_task(process.run())
     try:
         async with asyncio.timeout(_CAMERA_S):
@@ -118,7 +119,8 @@ async def _watch(id: str, options: settings.Camera, configured: settings.Config)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     if process.backend:
-        seen.models = f"{process.backend} passed its self-test"
+        seen.models = f"{process.backend} passed its self-test, {process.encode_ms:.0f} ms a face"
+        seen.models += "".join(f"; {name} was refused: {reason}" for name, reason in process.refused)
     else:
         seen.failure = seen.detail
     return seen

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from edge_face import settings
+from edge_face.backends import Backends
 from edge_face.clock import SystemClock
 from edge_face.database import StoreThread
 from edge_face.people import People
@@ -21,7 +22,8 @@ def open_store(config: settings.Config) -> Store:
 
 @asynccontextmanager
 async def open_people(config: settings.Config) -> AsyncIterator[People]:
-    thread, photos = StoreThread(), PhotoProcess(config.engine, config.log.level)
+    thread = StoreThread()
+    photos = PhotoProcess(config.engine, config.log.level, backends=Backends.remembered())
     try:
         store = await thread.run(open_store, config)
         try:

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +20,25 @@ import numpy.typing as npt
 from edge_face import settings
 from edge_face.errors import ModelError
 from edge_face.events import Box
+from edge_face.vision.cache import ModelCache, cache_folder
+from edge_face.vision.known_answer import KNOWN_ANSWER
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from edge_face.vision.onnx_backend import Session
+
+_log = logging.getLogger(__name__)
 
 RgbImage = npt.NDArray[np.uint8]
 """Shape (height, width, 3), RGB, C-contiguous."""
+
+BACKENDS = ("onnxruntime", "opencv", "face_recognition")
+"""Libraries that run the networks, the fastest first; the last one is dlib itself."""
+
+CONVERTER_VERSION = 1
+"""Counted up when onnx_build.py makes another model of the same weights: cached ones are then not used."""
+
+_TOLERANCE = 1e-4
+"""L2. The converted networks are within 3e-6 on x86-64 and aarch64; half precision, or other weights, are not."""
 
 LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 ENCODER = "dlib_face_recognition_resnet_model_v1.dat"
@@ -71,6 +88,10 @@ class Models:
     detector: Detector
     aligner: Aligner
     encoder: Encoder
+    encode_ms: float = 0.0
+    """Milliseconds for one face, as the self-test took them."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Backends that were tried before and failed, with the reason as a sentence."""
 
 
 def weights(name: str) -> Path:
@@ -84,23 +105,91 @@ def weights(name: str) -> Path:
     return path
 
 
-def load(engine: settings.Engine) -> Models:
-    """Load the models that the configuration asks for and prove that they answer rightly. Raises ModelError."""
-    from edge_face.vision import dlib_backend
+def load(engine: settings.Engine, skip: Collection[str] = (), trying: Callable[[str], object] | None = None) -> Models:
+    """The models that the configuration asks for, after they have proved that they answer rightly. Raises ModelError.
 
-    encoders: dict[str, Callable[[Path], Encoder]] = {"face_recognition": dlib_backend.DlibEncoder}
-    detectors: dict[str, Callable[[], Detector]] = {"hog": dlib_backend.HogDetector}
-    backend, encoder = _choose(encoders, engine.backend)
-    _, detector = _choose(detectors, engine.detector)
-    models = Models(backend, detector(), dlib_backend.DlibAligner(weights(LANDMARKS)), encoder(weights(ENCODER)))
-    self_test(models.encoder)
-    return models
+    With `[engine] backend = auto` a backend that fails is refused and the next one tried; those in `skip` are not even
+    tried, because they killed a process. `trying` is told each backend before it is touched.
+    """
+    from edge_face.vision.dlib_backend import DlibAligner
+
+    auto = engine.backend == "auto"
+    aligner = DlibAligner(weights(LANDMARKS))
+    refused: list[tuple[str, str]] = []
+    for backend in BACKENDS if auto else (engine.backend,):
+        if auto and backend in skip:
+            continue
+        if trying:
+            trying(backend)
+        try:
+            encoder = _encoder(backend, engine)
+            encode_ms = self_test(encoder)
+            detector = _detector(engine)
+        except Exception as error:  # whatever a library does on a board that nobody has tried it on
+            reason = _reason(error)
+            if not auto:
+                raise ModelError(f"The backend {backend} cannot be used: {reason}") from error
+            if isinstance(error, ModuleNotFoundError) and error.name == backend:
+                _log.info("the backend %s is not installed", backend)
+                continue
+            _log.error("the backend %s is refused and the next one tried: %s", backend, reason)
+            refused.append((backend, reason))
+        else:
+            return Models(backend, detector, aligner, encoder, encode_ms, tuple(refused))
+    reasons = [
+        *refused,
+        *((backend, "It killed the process that tried it.") for backend in BACKENDS if backend in skip),
+    ]
+    raise ModelError(" ".join(["No backend works on this machine.", *(f"{name}: {why}" for name, why in reasons)]))
 
 
-def _choose(kinds: Mapping[str, T], wanted: str) -> tuple[str, T]:
-    """The kind asked for; `auto` is the first one."""
-    name = next(iter(kinds)) if wanted == "auto" else wanted
-    return name, kinds[name]
+def thread_count(engine: settings.Engine) -> int:
+    """Threads for one process's image work."""
+    return engine.threads or max(1, (os.cpu_count() or 2) // 2)
+
+
+def model_cache() -> ModelCache:
+    return ModelCache(cache_folder(), CONVERTER_VERSION)
+
+
+def open_session(backend: str, engine: settings.Engine, model: bytes) -> Session:
+    """An ONNX model in the hands of `onnxruntime` or `opencv`."""
+    from edge_face.vision.onnx_backend import CvSession, OrtSession
+
+    return OrtSession(model, thread_count(engine)) if backend == "onnxruntime" else CvSession(model)
+
+
+def convert_encoder(content: bytes, name: str) -> bytes:
+    """dlib's encoder, a weights file's content, as ONNX. Imports `onnx`, which a start with a full cache never does."""
+    from edge_face.vision.onnx_build import encoder_model
+    from edge_face.vision.weights import parse_encoder
+
+    return encoder_model(parse_encoder(content, name))
+
+
+def _encoder(backend: str, engine: settings.Engine) -> Encoder:
+    from edge_face.vision.dlib_backend import DlibEncoder
+    from edge_face.vision.onnx_backend import OnnxEncoder
+
+    path = weights(ENCODER)
+    if backend == "face_recognition":
+        return DlibEncoder(path)
+    return OnnxEncoder(backend, open_session(backend, engine, model_cache().get(path, convert_encoder)))
+
+
+def _detector(engine: settings.Engine) -> Detector:
+    """`auto` is the first kind."""
+    from edge_face.vision.dlib_backend import HogDetector
+
+    kinds: dict[str, Callable[[], Detector]] = {"hog": HogDetector}
+    return kinds[next(iter(kinds)) if engine.detector == "auto" else engine.detector]()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModelError):
+        return error.message
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
 def test_chip() -> RgbImage:
@@ -110,17 +199,33 @@ def test_chip() -> RgbImage:
     return np.stack([np.rint(127.5 + 100.0 * wave) for wave in waves], axis=-1).astype(np.uint8)
 
 
-KNOWN_ANSWER = (-0.07951, 0.11235, 0.06669, -0.05378, -0.10617, -0.01454, -0.08379, 0.01164)
-"""The first numbers of the test chip's descriptor, from dlib 20.0.1 on x86-64."""
+def self_test(encoder: Encoder) -> float:
+    """Refuse an encoder that is wrong on this machine (a GPU build once returned NaN for all). Raises ModelError.
 
-
-def self_test(encoder: Encoder) -> None:
-    """Refuse an encoder that is wrong on this machine (a GPU build once returned NaN for all). Raises ModelError."""
-    encodings = encoder.encode(test_chip()[np.newaxis])
-    if encodings.shape != (1, 128) or not np.isfinite(encodings).all():
+    The test chip must get dlib's own answer, also as the second of two in one run, and its mirror image the same answer
+    alone and in company. Returns milliseconds for one face.
+    """
+    chip = test_chip()
+    mirrored = np.ascontiguousarray(chip[:, ::-1])
+    pair = encoder.encode(np.stack([mirrored, chip]))
+    if pair.shape != (2, 128) or not np.isfinite(pair).all():
         raise ModelError(f"The {encoder.name} encoder returns no numbers on this machine.")
-    error = float(np.abs(encodings[0, : len(KNOWN_ANSWER)] - np.array(KNOWN_ANSWER)).max())
-    if error > 1e-3:
+    known = np.array(KNOWN_ANSWER)
+    length, wanted = float(np.linalg.norm(pair[1])), float(np.linalg.norm(known))
+    if abs(length - wanted) > _TOLERANCE:
+        raise ModelError(
+            f"The {encoder.name} encoder fails its known-answer test on this machine: its vector has the length "
+            f"{length:.4f}, not {wanted:.4f}."
+        )
+    error = float(np.linalg.norm(pair[1] - known))
+    if error > _TOLERANCE:
         raise ModelError(
             f"The {encoder.name} encoder fails its known-answer test on this machine (off by {error:.2g})."
         )
+    begin = time.perf_counter()
+    alone = encoder.encode(mirrored[np.newaxis])
+    took_ms = (time.perf_counter() - begin) * 1000
+    error = float(np.linalg.norm(alone[0] - pair[0]))
+    if not error <= _TOLERANCE:
+        raise ModelError(f"The {encoder.name} encoder answers differently for one face and for two (by {error:.2g}).")
+    return took_ms

@@ -1,0 +1,147 @@
+"""How fast dlib's face encoder is in each backend on one thread, and how well the backends agree with dlib.
+
+usage: python benchmarks/encoder.py [FOLDER] [--photos N] [--rounds N] [--json]
+
+    FOLDER    photos of people (searched to any depth); without it, frames of the demo's clip
+    --photos  how many of them, spread evenly over the folder (default 600)
+
+Agreement: the largest L2 difference to `face_recognition.face_encodings` over all faces that HOG finds. Times are
+medians for one face, of backends that take turns: wall clock, and CPU time, which holds on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import face_recognition
+import numpy as np
+import numpy.typing as npt
+
+from edge_face import demo, settings
+from edge_face.errors import EdgeFaceError
+from edge_face.vision import models
+
+Image = npt.NDArray[np.uint8]
+
+BURST = 8
+"""Faces that a backend encodes, one by one, before it is the next one's turn: each finds the caches full of others'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    backend: str
+    wall_ms: float
+    cpu_ms: float
+    ratio_wall: float
+    """How many times as fast as dlib."""
+    ratio_cpu: float
+    batch_ms: float
+    """CPU time for one face of BURST in one run."""
+    max_l2: float
+
+
+def demo_photos() -> Iterator[Image]:
+    scene = demo.DemoScene()
+    for index in range(0, 400, 3):
+        yield np.ascontiguousarray(scene.frame(index)[:, :, ::-1])
+
+
+def photos(folder: Path, count: int) -> Iterator[Image]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    for path in paths[:: max(1, len(paths) // count)][:count]:
+        image = cv2.imread(str(path))
+        if image is not None:
+            yield np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
+
+
+def faces(images: Iterable[Image], loaded: models.Models) -> tuple[Image, npt.NDArray[np.float64]]:
+    """Chips (n, 150, 150, 3), cut as the daemon does it, and face_recognition's own encodings (n, 128) of the faces."""
+    chips, encodings = [], []
+    for image in images:
+        for found in loaded.detector.detect(image):
+            box = found.box
+            chips.append(loaded.aligner.align(image, box))
+            edges = (box.y1, box.x2 - 1, box.y2 - 1, box.x1)  # face_recognition's are inclusive
+            encodings += face_recognition.face_encodings(image, [edges])
+    return np.stack(chips), np.array(encodings)
+
+
+def measure(
+    chips: Image, expected: npt.NDArray[np.float64], encoders: dict[str, models.Encoder], rounds: int
+) -> list[Row]:
+    few = np.stack([chips[number % len(chips)] for number in range(BURST)])
+    walls: dict[str, list[float]] = {name: [] for name in encoders}
+    cpus: dict[str, list[float]] = {name: [] for name in encoders}
+    batches: dict[str, list[float]] = {name: [] for name in encoders}
+    for number in range(rounds + 1):
+        for name, encoder in encoders.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            for chip in few:
+                encoder.encode(chip[np.newaxis])
+            middle = time.process_time()
+            if number:  # the first round warms up
+                walls[name].append((time.perf_counter() - wall) * 1000 / BURST)
+                cpus[name].append((middle - cpu) * 1000 / BURST)
+            if number % 4 == 1:
+                cpu = time.process_time()
+                encoder.encode(few)
+                batches[name].append((time.process_time() - cpu) * 1000 / BURST)
+    wall_ms = {name: statistics.median(took) for name, took in walls.items()}
+    cpu_ms = {name: statistics.median(took) for name, took in cpus.items()}
+    return [
+        Row(
+            name,
+            wall_ms[name],
+            cpu_ms[name],
+            wall_ms["face_recognition"] / wall_ms[name],
+            cpu_ms["face_recognition"] / cpu_ms[name],
+            statistics.median(batches[name]),
+            float(np.linalg.norm(encoder.encode(chips) - expected, axis=1).max()),
+        )
+        for name, encoder in encoders.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--photos", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    loaded: dict[str, models.Models] = {}
+    for backend in models.BACKENDS:
+        try:
+            loaded[backend] = models.load(settings.Engine(backend=backend, detector="hog", threads=1))
+        except EdgeFaceError as error:
+            print(error.message)
+    chips, expected = faces(
+        photos(args.folder, args.photos) if args.folder else demo_photos(), loaded["face_recognition"]
+    )
+    rows = measure(chips, expected, {name: each.encoder for name, each in loaded.items()}, args.rounds)
+    if args.json:
+        print(json.dumps({"faces": len(chips), "rows": [asdict(row) for row in rows]}))
+        return
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, {len(chips)} faces, {args.rounds} rounds, "
+        "one thread\n"
+    )
+    print(f"{'backend':<18}{'wall ms':>9}{'CPU ms':>9}{'ratio':>8}{'ratio CPU':>11}{'of 8, ms':>10}{'max L2':>11}")
+    for row in rows:
+        print(
+            f"{row.backend:<18}{row.wall_ms:>9.2f}{row.cpu_ms:>9.2f}{row.ratio_wall:>8.1f}{row.ratio_cpu:>11.1f}"
+            f"{row.batch_ms:>10.2f}{row.max_l2:>11.2g}"
+        )
+
+
+if __name__ == "__main__":
+    main()
