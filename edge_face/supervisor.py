@@ -313,7 +313,7 @@ class PhotoProcess:
         try:
             answer = await self._child.receive(self._timeout_s)
         except WorkerError as error:
-            message = f"The picture could not be read: the process that reads it {error.message}."
+            message = f"The picture could not be read: the process that reads it {error}."
             await self._stop()
             raise ImageError(message) from None
         if not isinstance(answer, PhotoResult) or answer.id != photo.id:
