@@ -68,7 +68,7 @@ def faces(images: Iterable[Image], loaded: models.Models) -> tuple[Image, npt.ND
     for image in images:
         for found in loaded.detector.detect(image):
             box = found.box
-            chips.append(loaded.aligner.align(image, box))
+            chips.append(loaded.aligner.align(image, box).chip)
             edges = (box.y1, box.x2 - 1, box.y2 - 1, box.x1)  # face_recognition's are inclusive
             encodings += face_recognition.face_encodings(image, [edges])
     return np.stack(chips), np.array(encodings)

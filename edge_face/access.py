@@ -65,6 +65,15 @@ class _Known:
     passed_at: float = float("-inf")
 
 
+def judge(match: Match, options: settings.Decision) -> Reason:
+    """What one look says by itself: `match`, `ambiguous` or `unknown`. NaN is no match."""
+    if match.person is None or match.distance is None or not match.distance <= options.threshold:
+        return "unknown"
+    if match.margin is not None and not match.margin >= options.margin:
+        return "ambiguous"
+    return "match"
+
+
 class Access:
     """Decides for one camera. All times are monotonic seconds, but for timestamps, which are only passed on."""
 
@@ -92,7 +101,7 @@ class Access:
             if match is not None:
                 self._recognise(track, now)
             if track.person:
-                self._known[track.person.id].last_seen = now
+                self._known[track.person.id].last_seen = track.last_seen
             verdict = self._verdict(track, now, fresh_vote=match is not None)
             verdicts.append(verdict)
             if match is not None:
@@ -106,8 +115,8 @@ class Access:
             if id not in seen and now - track.last[0].grabbed_at > self._gone_after_s
             for decision in self._gone(track, now)
         ]
-        presence = self._presence_change(result.camera, result.timestamp, now)
         settled = frozenset(id for id in seen if self._tracks[id].settled)
+        presence = self._presence_change(result.camera, result.timestamp, now)
         return Outcome(tuple(verdicts), tuple(decisions), presence, settled)
 
     def tick(self, camera: str, timestamp: float, now: float) -> Outcome:
@@ -124,6 +133,21 @@ class Access:
             known.last_seen = float("-inf")
         return decisions
 
+    def remember(self, person_id: str, passed_at: float) -> None:
+        """A PASS from before a restart: it still counts for the visit and the cooldown."""
+        self._known[person_id] = _Known(_Visit({person_id}), passed_at, passed_at)
+
+    def take_back(self, person_id: str | None) -> None:
+        """The PASS could not be told to anybody, so it was none."""
+        known = self._known.get(person_id or "")
+        if known is None or person_id is None:
+            return
+        known.passed_at = float("-inf")
+        for visit in (known.visit, *(track.visit for track in self._tracks.values())):
+            visit.passed.discard(person_id)
+        for track in self._tracks.values():
+            track.settled = False
+
     def people_changed(self, people: Mapping[str, Person]) -> None:
         """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more."""
         self._known = {id: known for id, known in self._known.items() if id in people}
@@ -135,13 +159,14 @@ class Access:
 
     def _track(self, result: FrameResult, face: TrackedFace, match: Match | None, now: float) -> _Track:
         """The face's track with this frame's vote, if the face was encoded, added."""
+        seen_at = min(result.grabbed_at, now)
         track = self._tracks.get(face.track)
         if track is None:
-            track = _Track(deque(maxlen=self._window), (result, face), now, self._judged)
+            track = _Track(deque(maxlen=self._window), (result, face), seen_at, self._judged)
             self._tracks[face.track] = track
         if self._judged - track.last_judged > self._window:
             track.votes.clear()  # a vote from before a gap is no support for whoever stands there now
-        track.last, track.last_seen, track.last_judged = (result, face), now, self._judged
+        track.last, track.last_seen, track.last_judged = (result, face), seen_at, self._judged
         track.frames += 1
         if match is not None:
             track.match = match
@@ -152,16 +177,8 @@ class Access:
         return not 0 <= now - result.grabbed_at <= self._options.max_age
 
     def _vote(self, result: FrameResult, match: Match, now: float) -> _Vote:
-        options, person = self._options, None
-        reason: Reason
-        if self._is_stale(result, now):
-            reason = "stale"
-        elif match.person is None or match.distance is None or not match.distance <= options.threshold:
-            reason = "unknown"
-        elif match.margin is not None and not match.margin >= options.margin:
-            reason = "ambiguous"
-        else:
-            reason, person = "match", match.person
+        reason = "stale" if self._is_stale(result, now) else judge(match, self._options)
+        person = match.person if reason == "match" else None
         return _Vote(reason, person, now)
 
     def _recognise(self, track: _Track, now: float) -> None:
@@ -225,7 +242,7 @@ class Access:
         """The REJECT of a face that left before its votes were full."""
         result = track.last[0]
         expected = any(vote.person and self._in_visit(vote.person, vote.at) for vote in track.votes)
-        if track.visit.passed or track.visit.rejected or expected:
+        if track.person or track.visit.passed or track.visit.rejected or expected:
             return []
         track.visit.rejected = True
         late = now - result.grabbed_at > self._options.max_age

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_face import __version__, export
-from edge_face.errors import ConfigError, EdgeFaceError
+from edge_face.errors import ConfigError, EdgeFaceError, RequestError
+from edge_face.queries import parse_time
 
 Command = str
 """`module:function` in `edge_face.commands`, imported only when called: the daemon's imports take a Pi a second."""
@@ -108,10 +109,19 @@ def _add_people(add: _Add) -> None:
     sub.add_argument("--json", action="store_true", help="one object per photo and line")
 
 
+def _time(text: str) -> float | None:
+    try:
+        return parse_time(text, "a time")
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def _add_records(add: _Add) -> None:
     sub = add("events", "list what happened", "events:events", "edge-face events --since 2026-01-31 --status PASS")
-    sub.add_argument("--since", metavar="T", help="from this time on: 2026-01-31, 2026-01-31T08:00 or Unix seconds")
-    sub.add_argument("--until", metavar="T", help="before this time")
+    sub.add_argument(
+        "--since", type=_time, metavar="T", help="from then on: 2026-01-31, 2026-01-31T08:00, Unix seconds"
+    )
+    sub.add_argument("--until", type=_time, metavar="T", help="before this time")
     sub.add_argument("--status", type=str.upper, choices=("PASS", "REJECT"), metavar="S", help="PASS or REJECT")
     sub.add_argument("--format", choices=export.FORMATS, default="table", metavar="F", help=", ".join(export.FORMATS))
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")

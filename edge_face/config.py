@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import dataclasses
 import difflib
@@ -175,12 +176,30 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "[mqtt] cert: cert and key belong together"
     if config.engine.max_face and config.engine.max_face < config.engine.min_face:
         yield "[engine] max_face: smaller than min_face"
+    sources = [camera.source for camera in config.cameras.values()]
+    if "demo" in sources and len(sources) > 1:
+        yield "[camera] source: the demo stands alone, without other cameras"
     for id, camera in config.cameras.items():
         if not camera.source:
-            yield f"[camera:{id}] source: empty"
+            yield f"{_heading('camera', id)} source: empty"
     for id, hook in config.webhooks.items():
         if urlsplit(hook.url).scheme not in ("http", "https") or not urlsplit(hook.url).hostname:
-            yield f"[webhook:{id}] url: expected an http:// or https:// address"
+            yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
+        if not _is_secret(hook.secret):
+            yield f"{_heading('webhook', id)} secret: what follows whsec_ is no base64"
+
+
+def _heading(name: str, id: str) -> str:
+    """Where the user has to look: the plain section has an id, too, but not in the file."""
+    return f"[{name}]" if id == REPEATABLE[name] else f"[{name}:{id}]"
+
+
+def _is_secret(text: str) -> bool:
+    try:
+        base64.b64decode(text.removeprefix("whsec_") if text.startswith("whsec_") else "", validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

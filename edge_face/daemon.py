@@ -15,7 +15,7 @@ from edge_face.backends import Backends
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
-from edge_face.database import StoreThread
+from edge_face.database import StoreThread, lock_for_daemon
 from edge_face.errors import StoreError
 from edge_face.events import CameraStatus, Event, FrameView, Presence
 from edge_face.gallery import Gallery
@@ -74,6 +74,7 @@ class Daemon:
         """Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
         config = self._config
         async with AsyncExitStack() as stack:
+            stack.enter_context(lock_for_daemon(Path(config.storage.path)))
             thread = StoreThread()
             stack.push_async_callback(thread.close)
             store = await thread.run(Store, Path(config.storage.path), self._clock)
@@ -82,6 +83,10 @@ class Daemon:
             for camera, options in config.cameras.items():
                 self._add_camera(camera, options)
             await self._roster.gallery()
+            now = self._clock.monotonic()
+            for camera, person_id, passed_at in await thread.run(store.recent_passes, self._remembered_s()):
+                if camera in self._gates:
+                    self._gates[camera].remember(person_id, min(passed_at, now))
 
             photos = PhotoProcess(config.engine, config.log.level, backends=self._backends)
             stack.push_async_callback(photos.close)
@@ -114,7 +119,8 @@ class Daemon:
                 url=server.url,
                 token=admin,
                 token_file=str(token_file(Path(config.storage.path))),
-                topic=f"edge-face/{slug(config.node.id)}/+/event on {config.mqtt.host}" if config.mqtt.host else "",
+                topic=f"edge-face/{slug(config.node.id)}/+/event",
+                broker=config.mqtt.host,
                 cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
             )
             await self._work(store, thread)
@@ -142,6 +148,10 @@ class Daemon:
             self._views.close()
             for task in (*services, cameras, stopped):
                 task.cancel()
+
+    def _remembered_s(self) -> float:
+        """How long a PASS matters for the next one."""
+        return max(self._config.decision.cooldown, self._config.decision.presence_timeout)
 
     def health(self) -> Health:
         """`failed` means that no camera can make a decision."""
@@ -229,6 +239,7 @@ class Daemon:
                 self._terminal.event(await self._publisher.publish(event, deadline))
             except StoreError as error:
                 _log.error("an event could not be kept and was not sent: %s", error)
+                self._gates[event.camera].take_back(event)
             finally:
                 self._announcements.task_done()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
 import threading
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from edge_face.errors import StoreError
 from edge_face.migrations import UnsuitableDatabase, check, migrate
@@ -35,6 +36,7 @@ class Database:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
+            self._opened = path.stat()
             try:
                 self._prepare()
             except BaseException:
@@ -58,12 +60,19 @@ class Database:
         with self._lock, self._errors():
             self._connection.close()
 
+    def is_in_place(self) -> bool:
+        """Whether the file that is open still is the one that others find at its path."""
+        try:
+            return os.path.samestat(self._opened, self.path.stat())
+        except OSError:
+            return False
+
     def check(self) -> None:
         """Look for damage in the file. Raises StoreError."""
         with self.reading() as db:
             problems = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
         if problems:
-            raise StoreError(f"the database {self.path} is damaged: {'; '.join(problems)}")
+            raise StoreError(f"The database {self.path} is damaged: {'; '.join(problems)}")
 
     def secret(self, name: str) -> bytes:
         """32 random bytes, made once and kept, as the key of pseudonyms and signatures."""
@@ -108,7 +117,7 @@ class Database:
         try:
             yield
         except (sqlite3.Error, UnsuitableDatabase) as error:
-            raise StoreError(f"the database {self.path} cannot be used: {error}") from error
+            raise StoreError(f"The database {self.path} cannot be used: {error}") from error
 
 
 def _create_private(path: Path) -> None:
@@ -122,7 +131,7 @@ def _create_private(path: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        raise StoreError(f"the database {path} cannot be made: {error.strerror}") from error
+        raise StoreError(f"The database {path} cannot be made: {error.strerror}") from error
     os.close(descriptor)
     sync_folder(path.parent)
 
@@ -151,6 +160,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def lock_for_daemon(path: Path) -> BinaryIO:
+    """Make sure that only one daemon works with this database: two would decide everything twice.
+
+    Commands need no lock. Holds until the returned file is closed, or the process ends. Raises StoreError.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        file = lock.open("ab")
+    except OSError as error:
+        raise StoreError(f"The lock file {lock} cannot be made: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StoreError(f"Another edge-face daemon is already running with the database {path}.") from None
+    return file
+
+
 class StoreThread:
     """Runs database calls on one thread of their own, so that the event loop never waits for an SD card."""
 
@@ -162,7 +189,7 @@ class StoreThread:
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
         except RuntimeError as error:
-            raise StoreError("the database is closed") from error
+            raise StoreError("The database is closed") from error
         return await future
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ class EdgeFaceError(Exception):
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
+        self.message = message + ("" if message.endswith((".", "!", "?")) else ".")
         if code is not None:
             self.code = code
 

@@ -336,7 +336,7 @@ def rounded(value: float | None, digits: int) -> float | None:
 
 def utc(timestamp: float) -> str:
     """Unix seconds as ISO 8601 in UTC with milliseconds, e.g. 2025-01-09T05:20:00.123Z."""
-    return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(round(timestamp, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def uuid7(timestamp: float) -> str:

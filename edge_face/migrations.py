@@ -56,7 +56,9 @@ MIGRATIONS: tuple[str, ...] = (
         status TEXT NOT NULL,
         person_id TEXT,
         name TEXT,
-        payload TEXT NOT NULL
+        payload TEXT NOT NULL,
+        boot_id TEXT NOT NULL,
+        decided REAL NOT NULL -- seconds since that boot
     ) STRICT;
     CREATE INDEX events_by_time ON events (timestamp);
     CREATE INDEX events_by_person ON events (person_id) WHERE person_id IS NOT NULL;

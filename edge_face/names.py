@@ -14,12 +14,12 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 def clean_name(text: str) -> str:
     """A person's name as it is kept: NFC, without surrounding blanks. Raises RequestError (`bad_name`)."""
-    return _clean(text, "a name", "bad_name")
+    return _clean(text, "A name", "bad_name")
 
 
 def clean_external_id(text: str | None) -> str | None:
     """Another system's id of a person; blank counts as none. Raises RequestError (`bad_external_id`)."""
-    return _clean(text, "an external id", "bad_external_id") if text and text.strip() else None
+    return _clean(text, "An external id", "bad_external_id") if text and text.strip() else None
 
 
 def _clean(text: str, what: str, code: str) -> str:

@@ -80,9 +80,11 @@ class EventStore(Database):
         with self.writing() as db:
             (seq,) = db.execute("UPDATE counters SET value = value + 1 WHERE name = 'seq' RETURNING value").fetchone()
             numbered = event.numbered(seq)
+            if self._is_retired(db, event.person_id):
+                targets = [target for target in targets if target.deadline is None]
             body = numbered.payload()
             db.execute(
-                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     seq,
                     body["timestamp"],
@@ -91,6 +93,8 @@ class EventStore(Database):
                     event.person_id,
                     event.name,
                     json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
+                    self._boot,
+                    self._clock.monotonic(),
                 ),
             )
             for target in targets:
@@ -100,6 +104,30 @@ class EventStore(Database):
                 )
                 self._bound(db, target.name)
         return numbered
+
+    def _is_retired(self, db: sqlite3.Connection, person_id: str | None) -> bool:
+        """Whether the person was removed between the decision and now."""
+        return bool(db.execute("SELECT 1 FROM retired_ids WHERE id = ?", (person_id,)).fetchone())
+
+    def recall_live(self, db: sqlite3.Connection, person_id: str) -> None:
+        """Of a person who is being removed nothing goes out live any more; history stays."""
+        live = "deadline IS NOT NULL AND seq IN (SELECT seq FROM events WHERE person_id = ?)"
+        query = f"SELECT target, count(*) FROM outbox WHERE {live} GROUP BY target"  # noqa: S608  # a constant
+        for target, count in db.execute(query, (person_id,)).fetchall():
+            _count_drops(db, target, "removed", count)
+        db.execute(f"DELETE FROM outbox WHERE {live}", (person_id,))  # noqa: S608  # the same constant
+
+    def recent_passes(self, span_s: float) -> list[tuple[str, str, float]]:
+        """Camera, person id and time (seconds of `Clock.monotonic`) of each person's last PASS in that span.
+
+        Only of this boot: the times of another cannot be compared, and its visits are over.
+        """
+        with self.reading() as db:
+            return db.execute(
+                "SELECT camera, person_id, max(decided) FROM events WHERE status = 'PASS' AND boot_id = ? "
+                "AND decided > ? GROUP BY camera, person_id",
+                (self._boot, self._clock.monotonic() - span_s),
+            ).fetchall()
 
     def _bound(self, db: sqlite3.Connection, target: str) -> None:
         """The oldest rows give way: after a long outage the newest events matter most."""
@@ -113,7 +141,7 @@ class EventStore(Database):
         """The oldest delivery that the target still has to get; None: all done."""
         with self.reading() as db:
             row = db.execute(
-                "SELECT seq, payload, deadline, boot_id FROM outbox JOIN events USING (seq) "
+                "SELECT seq, payload, deadline, outbox.boot_id FROM outbox JOIN events USING (seq) "
                 "WHERE target = ? ORDER BY seq LIMIT 1",
                 (target,),
             ).fetchone()
@@ -249,5 +277,5 @@ def after_of(cursor: str | None, kind: str) -> int | None:
     except ValueError:
         place = ""
     if not re.fullmatch(rf"{kind}[0-9]{{1,18}}", place):
-        raise RequestError("the cursor is not one that this list gave", "bad_cursor")
+        raise RequestError("The cursor is not one that this list gave", "bad_cursor")
     return int(place[1:])

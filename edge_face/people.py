@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_face import settings
+from edge_face.access import judge
 from edge_face.errors import ConflictError, EdgeFaceError, ImageError
 from edge_face.events import Encoding, Face, Match, Person, Reason, Status, rounded
 from edge_face.gallery import Gallery
@@ -75,15 +76,6 @@ class FileReport:
     person_id: str | None = None
     error: str | None = None
     message: str = ""
-
-
-def judge(match: Match, decision: settings.Decision) -> Reason:
-    """What one look says: `match`, `ambiguous` or `unknown`."""
-    if match.person is None or match.distance is None or not match.distance <= decision.threshold:
-        return "unknown"
-    if match.margin is not None and not match.margin >= decision.margin:
-        return "ambiguous"
-    return "match"
 
 
 class People:

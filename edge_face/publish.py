@@ -213,37 +213,33 @@ class _Lane:
         self.idle.set()
 
     async def _deliver(self, item: OutboxItem) -> None:
-        """Until it is delivered, expired or refused."""
-        while True:
-            left = item.time_left(self._clock.monotonic())
-            late = left == 0
-            if late and not self.sink.history:
-                await self._expire(item)
-                return
-            payload = {**item.payload, "type": HISTORY} if late else item.payload
-            try:
-                # A live attempt may not outlast the event. One with history only changes its type: the sink's affair.
-                async with asyncio.timeout(None if self.sink.history else left):
-                    await self.sink.deliver(payload, None if late else item.deadline, late)
-            except RetryLater as error:
-                await self._wait(item, str(error), error.after_s)
-            except TimeoutError:
-                self._failures += 1
-                self._tell("no answer before the event expired")
-            except Refused as error:
-                _log.error("%s refused event %d: %s", self.sink.name, item.seq, error)
-                self.counters.refused += 1
-                await self._settle(item, "parked")
-                return
-            except SwitchedOff as error:
-                _log.error("%s gets nothing more until edge-face starts again: %s", self.sink.name, error)
-                self.off = True
-                return
-            else:
-                self.counters.delivered += 1
-                await self._settle(item)
-                self._recovered()
-                return
+        """One attempt. What is still queued is asked for anew: meanwhile it may have expired, or been taken back."""
+        left = item.time_left(self._clock.monotonic())
+        late = left == 0
+        if late and not self.sink.history:
+            await self._expire(item)
+            return
+        payload = {**item.payload, "type": HISTORY} if late else item.payload
+        try:
+            # A live attempt may not outlast the event. One with history only changes its type: the sink's affair.
+            async with asyncio.timeout(None if self.sink.history else left):
+                await self.sink.deliver(payload, None if late else item.deadline, late)
+        except RetryLater as error:
+            await self._wait(item, str(error), error.after_s)
+        except TimeoutError:
+            self._failures += 1
+            self._tell("no answer before the event expired")
+        except Refused as error:
+            _log.error("%s refused event %d: %s", self.sink.name, item.seq, error)
+            self.counters.refused += 1
+            await self._settle(item, "parked")
+        except SwitchedOff as error:
+            _log.error("%s gets nothing more until edge-face starts again: %s", self.sink.name, error)
+            self.off = True
+        else:
+            self.counters.delivered += 1
+            await self._settle(item)
+            self._recovered()
 
     async def _wait(self, item: OutboxItem, reason: str, after_s: float | None) -> None:
         """Back off, but not beyond the event's end: then something else is to be done with it."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from edge_face.database import StoreThread
-from edge_face.errors import StoreError
+from edge_face.errors import EdgeFaceError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.gallery import Gallery
 from edge_face.outbox import Page
@@ -46,6 +46,9 @@ class StoreRoster:
         failing = False
         while True:
             try:
+                if not await self._thread.run(self._store.is_in_place):
+                    # Commands would work on another file than this daemon, and a removal never reach the gate.
+                    raise EdgeFaceError(f"The database {self._store.path} was deleted or replaced.", "storage")
                 await self.gallery()
                 if failing:
                     _log.info("the database can be read again")

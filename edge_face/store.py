@@ -119,7 +119,7 @@ class Store(EventStore):
                 name = clean_name(name)
                 holder = _find(db, name, "name")
                 if holder is not None and holder.id != person.id:
-                    raise ConflictError(f"another person is named {name}")
+                    raise ConflictError(f"Another person is named {name}")
                 db.execute("UPDATE people SET name = ? WHERE id = ?", (name, person.id))
             if external_id is not None:
                 cleaned = clean_external_id(external_id)
@@ -137,6 +137,7 @@ class Store(EventStore):
             person = _get(db, key, by)
             db.execute("DELETE FROM people WHERE id = ?", (person.id,))  # and by cascade the templates
             db.execute("INSERT INTO retired_ids VALUES (?)", (person.id,))
+            self.recall_live(db, person.id)
         self.scrub_log()
         return person
 
@@ -175,7 +176,7 @@ class Store(EventStore):
         damaged = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         if damaged.size:
             name = persons[owners[damaged[0]]].name
-            raise StoreError(f"the database {self.path} is damaged: a template of {name} is not a number")
+            raise StoreError(f"The database {self.path} is damaged: a template of {name} is not a number")
         matrix.flags.writeable = owners.flags.writeable = False
         return GalleryRows(revision, persons, owners, matrix)
 
@@ -199,7 +200,7 @@ def _find(db: sqlite3.Connection, key: str, by: By) -> Person | None:
 def _get(db: sqlite3.Connection, key: str, by: By) -> Person:
     person = _find(db, key, by)
     if person is None:
-        raise NotFoundError(f"nobody is enrolled as {key}")
+        raise NotFoundError(f"Nobody is enrolled as {key}")
     return person
 
 

@@ -227,9 +227,19 @@ class CameraProcess:
             try:
                 child.send(messages.WantJpeg(self._want_jpeg))
                 while self.status.state != "ended":
-                    self._take(await child.receive(HUNG_S))
+                    self._take(await self._next(child))
             finally:
                 self._child = None
+
+    async def _next(self, child: Child) -> FromChild:
+        """The child's next message. A child that hangs is a lost camera long before it is killed."""
+        message = asyncio.ensure_future(child.receive(HUNG_S))
+        try:
+            if not (await asyncio.wait((message,), timeout=LOST_S))[0]:
+                self._set_state("lost", f"its process is silent for {LOST_S:.0f} s")
+            return await message
+        finally:
+            message.cancel()
 
     def _take(self, message: FromChild) -> None:
         if isinstance(message, FrameResult):

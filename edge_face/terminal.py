@@ -19,13 +19,16 @@ class Terminal:
         self._out = out or sys.stdout
         self._shown = self._out.isatty()
 
-    def welcome(self, *, url: str, token: str, token_file: str, topic: str, cameras: dict[str, str]) -> None:
-        """Where everything is. `topic` is empty without MQTT."""
+    def welcome(
+        self, *, url: str, token: str, token_file: str, topic: str, broker: str, cameras: dict[str, str]
+    ) -> None:
+        """Where everything is. `broker` is empty without MQTT."""
         lines = [f"camera {camera}: {source}" for camera, source in cameras.items()]
         lines.append(f"API:    {url}")
         if self._shown:
             lines.append(f"token:  {token}   (also in {token_file})")
-        lines.append(f"events: {topic}" if topic else "events: shown here; set [mqtt] host to publish them")
+        where = f"{topic} on {broker}" if broker else f"shown here; with [mqtt] host set, published on {topic}"
+        lines.append(f"events: {where}")
         for line in lines:
             self._say(line)
         if self._shown:

@@ -83,7 +83,7 @@ class Tokens:
         """End a token at once. Raises NotFoundError."""
         with self._database.writing() as db:
             if not db.execute("DELETE FROM tokens WHERE id = ?", (token_id,)).rowcount:
-                raise NotFoundError(f"there is no token {token_id}")
+                raise NotFoundError(f"There is no token {token_id}")
 
     def role_of(self, token: str) -> Role | None:
         """What this token allows; None: nothing."""
@@ -107,7 +107,7 @@ class Tokens:
         try:
             _write_private(file, token + "\n")
         except OSError as error:
-            raise StoreError(f"the token file {file} cannot be written: {error.strerror}") from error
+            raise StoreError(f"The token file {file} cannot be written: {error.strerror}") from error
         return token
 
 
@@ -134,7 +134,7 @@ def _read(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise StoreError(f"the token file {file} cannot be read: {error.strerror}") from error
+        raise StoreError(f"The token file {file} cannot be read: {error.strerror}") from error
     return text
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from edge_face import config, logs, settings
 from edge_face.backends import Backends
@@ -62,6 +64,8 @@ async def _rows(configured: settings.Config) -> AsyncIterator[Row]:
             yield Row(f"camera {id}", bool(seen.frame), seen.frame or f"{mask_url(options.source)}: {seen.detail}")
     if configured.mqtt.host:
         yield await _try("mqtt", lambda: mqtt.probe(configured))
+    if configured.attendance.csv:
+        yield await _try("attendance", lambda: asyncio.to_thread(_writable, Path(configured.attendance.csv)))
     for id, hook in configured.webhooks.items():
         yield await _try(f"webhook {id}", partial(webhook.probe, id, hook, SystemClock()))
 
@@ -71,6 +75,12 @@ async def _try(part: str, attempt: Callable[[], Awaitable[str]]) -> Row:
         return Row(part, True, await attempt())
     except EdgeFaceError as error:
         return Row(part, False, error.message)
+
+
+def _writable(path: Path) -> str:
+    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise EdgeFaceError(f"{path} cannot be written")
+    return str(path)
 
 
 async def _database(configured: settings.Config) -> str:

@@ -7,7 +7,6 @@ import sys
 
 from edge_face import config, export
 from edge_face.commands.session import open_store
-from edge_face.queries import parse_time
 
 
 def events(args: argparse.Namespace) -> int:
@@ -15,10 +14,9 @@ def events(args: argparse.Namespace) -> int:
         print("edge-face events: xlsx is no text; name a file with -o", file=sys.stderr)
         return 2
     configured = config.load(args.config)
-    since, until = (parse_time(args.since, "--since"), parse_time(args.until, "--until"))
     store = open_store(configured)
     try:
-        found = store.each_event(since=since, until=until, status=args.status, newest_first=False)
+        found = store.each_event(since=args.since, until=args.until, status=args.status, newest_first=False)
         if args.output is None:
             export.write(found, args.format, sys.stdout.buffer)
             sys.stdout.buffer.flush()

@@ -61,7 +61,7 @@ async def _enroll_many(configured: Config, files: list[Member], *, force: bool) 
 def _folder(folder: Path) -> Iterator[Member]:
     """The photos of a folder, as a ZIP's would be."""
     if not folder.is_dir():
-        raise RequestError(f"there is no folder {folder}")
+        raise RequestError(f"There is no folder {folder}")
     for path in sorted((*folder.glob("*"), *folder.glob("*/*"))):
         if not path.is_file() or path.name.startswith("."):
             continue

@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
         print("No camera was found on this machine: starting the demo instead. To use a network camera, set")
         print("[camera] source = rtsp://... in config.ini.", flush=True)
         return demo(args)
+    if any(camera.source == "demo" for camera in configured.cameras.values()):
+        return demo(args)
     logs.configure(configured.log.level)
     return _serve(configured)
 
@@ -66,7 +68,7 @@ def _serve(configured: settings.Config, *, enrol_in_demo: bool = False) -> int:
     async def serve() -> None:
         daemon = Daemon(configured, terminal, prepare=enrol if enrol_in_demo else None)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, daemon.stop)
         await daemon.run()
 

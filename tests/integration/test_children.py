@@ -119,6 +119,19 @@ async def test_a_child_that_hangs_is_killed(clip: Path, monkeypatch: pytest.Monk
         assert watched.process.pid != hung
 
 
+async def test_a_child_that_hangs_is_a_lost_camera_before_it_is_killed(clip: Path) -> None:
+    watched = Watched(str(clip), loop=True)
+    async with running(watched):
+        await until(lambda: watched.frames)
+        hung = watched.process.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: watched.told[-1] == "lost", 6)
+        os.kill(hung, signal.SIGCONT)
+        await until(lambda: watched.told[-1] == "ok", 6)
+        assert watched.process.pid == hung
+
+
 async def test_a_camera_that_is_not_there_is_lost_and_asked_again(tmp_path: Path) -> None:
     """Nothing falls back to anything else; the file that appears later is opened."""
     path = tmp_path / "late.avi"

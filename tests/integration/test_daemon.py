@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 import zipfile
@@ -325,6 +326,74 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     assert second.returncode == 1
     assert str(daemon.port) in second.stderr.splitlines()[-1]
     assert "Traceback" not in second.stderr
+
+
+def test_the_demo_as_a_configured_source_is_the_demo(tmp_path: Path) -> None:
+    """It touches nothing of the real system, whichever way it is started."""
+    config = write_config(tmp_path, {"camera": {"source": "demo"}, "attendance": {"csv": tmp_path / "a.csv"}})
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")
+        time.sleep(4)
+        assert daemon.end()[0] == 0
+    assert "PASS    Eileen Collins" in daemon.log
+    assert not (tmp_path / "a.csv").exists()
+    assert not (tmp_path / "edge-face.db").exists()
+
+
+def test_a_second_daemon_on_the_same_database_is_refused(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.avi", (blank(), 1))
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")
+        second = edge_face("run", config=config)
+        assert second.returncode == 1
+        assert "already running" in second.stderr
+        daemon.end(signal.SIGKILL)
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")  # the lock of a killed daemon is no lock
+
+
+def test_a_database_that_is_taken_away_ends_the_daemon_loudly(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.avi", (blank(), 1))
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")
+        (tmp_path / "edge-face.db").unlink()
+        assert daemon.wait(5) == 1
+    assert "was deleted or replaced" in daemon.log.splitlines()[-1]
+
+
+def test_a_restart_is_no_new_visit(tmp_path: Path, eileen: bytes) -> None:
+    clip = write_clip(tmp_path / "clip.avi", (astronaut(), 60))
+    config = write_config(tmp_path, {"camera": {"source": clip}, "decision": {"cooldown": 30}})
+    (tmp_path / "e.jpg").write_bytes(eileen)
+    assert edge_face("enroll", "Eileen", tmp_path / "e.jpg", config=config).returncode == 0
+    for _ in range(2):
+        with Daemon(config) as daemon:
+            daemon.wait_for("ok")
+            time.sleep(2)
+            daemon.end(signal.SIGKILL)
+    assert [event["status"] for event in events(config)] == ["PASS"]
+
+
+def test_while_the_database_is_locked_there_is_no_pass_and_afterwards_there_is(tmp_path: Path, eileen: bytes) -> None:
+    """Who still stands there is decided anew, with fresh frames; nothing old is sent."""
+    clip = write_clip(tmp_path / "clip.avi", (blank(), 4), (astronaut(), 30))
+    config = write_config(tmp_path, {"camera": {"source": clip}})
+    (tmp_path / "e.jpg").write_bytes(eileen)
+    assert edge_face("enroll", "Eileen", tmp_path / "e.jpg", config=config).returncode == 0
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")
+        other = sqlite3.connect(tmp_path / "edge-face.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(12)
+        other.execute("ROLLBACK")
+        other.close()
+        released_at = time.time()
+        time.sleep(6)
+        found = [event for event in events(config) if event["status"] == "PASS"]
+    assert len(found) == 1
+    assert found[0]["timestamp"] > released_at - 6
 
 
 class TestRealClips:

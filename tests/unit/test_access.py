@@ -312,6 +312,93 @@ def test_a_removed_person_is_not_shown_although_nobody_looks_again() -> None:
     assert s.frame((1, None)).verdicts[0].person is None
 
 
+def test_when_the_cooldown_ends_a_frame_that_names_nobody_does_not_pass() -> None:
+    s = scene(cooldown=10, frames=2)
+    s.frames(3, (1, is_(KATYA)))
+    s.nobody(6)
+    while len(s.told) < 2:
+        s.frame((2, is_(KATYA)))
+        s.frame((2, is_(KATYA)))
+        outcome = s.frame((2, STRANGER))
+        assert outcome.decisions == ()
+    assert s.decisions[1].verdict.match == is_(KATYA)
+
+
+def test_a_head_that_is_turned_away_for_long_is_still_the_same_visit() -> None:
+    s = scene(cooldown=0)
+    s.frames(5, (1, is_(KATYA)))
+    s.frames(200, (1, STRANGER))
+    s.frames(5, (1, is_(KATYA)))
+    assert s.told == [PASS_KATYA]
+
+
+def test_the_stream_takes_a_name_back_when_a_look_names_another() -> None:
+    s = scene()
+    s.frames(5, (1, is_(KATYA)))
+    (verdict,) = s.frame((1, is_(ZERO))).verdicts
+    assert verdict.person is None
+
+
+def test_a_vote_for_who_was_removed_does_not_count_when_they_are_back() -> None:
+    s = scene()
+    s.frame((1, is_(KATYA)))
+    s.access.people_changed({})
+    s.access.people_changed({"katya": KATYA})
+    s.frame((1, is_(KATYA)))
+    assert s.told == []
+    s.frame((1, is_(KATYA)))
+    assert s.told == [PASS_KATYA]
+
+
+def test_who_left_while_the_camera_fell_silent_is_stale() -> None:
+    s = scene()
+    s.frame((1, STRANGER))
+    s.silence(5.5)
+    assert s.told == [("REJECT", "stale", None)]
+
+
+def test_a_rejected_track_that_joins_a_visit_brings_its_reject_along() -> None:
+    s = scene(cooldown=60)
+    s.frames(3, (1, is_(KATYA)))
+    s.nobody(6)
+    s.frames(3, (2, is_(KATYA)))  # a new visit, waiting for the cooldown
+    s.nobody(1)
+    s.frames(3, (3, STRANGER))
+    s.frames(3, (3, is_(KATYA)))
+    s.nobody(1)
+    s.frames(5, (3, STRANGER))
+    assert s.told == [PASS_KATYA, UNKNOWN]
+
+
+def test_a_pass_from_before_a_restart_still_counts() -> None:
+    s = scene(cooldown=20)
+    s.access.remember("katya", s.now - 1)
+    s.frames(5, (1, is_(KATYA)))
+    assert s.told == [], "the same visit"
+    late = scene(cooldown=20)
+    late.access.remember("katya", late.now - 10)
+    late.frames(50, (1, is_(KATYA)))
+    assert late.told == [], "a new visit, but in the cooldown"
+    late.frames(60, (1, is_(KATYA)))
+    assert late.told == [PASS_KATYA]
+
+
+def test_a_pass_that_could_not_be_told_is_given_again() -> None:
+    s = scene()
+    s.frames(5, (1, is_(KATYA)))
+    s.access.take_back("katya")
+    assert s.frame((1, None)).settled == frozenset()
+    s.frames(5, (1, is_(KATYA)))
+    assert s.told == [PASS_KATYA, PASS_KATYA]
+
+
+def test_presence_counts_from_the_grab_not_from_a_late_look() -> None:
+    s = scene()
+    for _ in range(5):
+        s.frame((1, STRANGER), age_s=6)
+    assert s.presences == []
+
+
 looks = st.sampled_from([is_(KATYA), is_(ZERO), STRANGER, UNSURE, Match(), None])
 steps = st.lists(
     st.tuples(

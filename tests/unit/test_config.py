@@ -110,8 +110,18 @@ def test_webhooks(tmp_path: Path) -> None:
     assert c.webhooks["a"].secret == "s"
     assert c.webhooks["a"].events == ("PASS", "REJECT")
     assert problems(tmp_path, "[webhook]\nurl = ftp://x\n") == [
-        "[webhook:default] url: expected an http:// or https:// address"
+        "[webhook] url: expected an http:// or https:// address"
     ]
+
+
+def test_a_secret_that_is_no_base64_is_told_with_the_rest_and_not_shown(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "[webhook:a]\nurl = http://x/\nsecret = whsec_hunter2!\n")
+    assert found == "[webhook:a] secret: what follows whsec_ is no base64"
+
+
+def test_the_demo_stands_alone(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "[camera:a]\nsource = demo\n[camera:b]\nsource = 0\n")
+    assert "demo" in found
 
 
 def test_the_environment_overrides(tmp_path: Path) -> None:

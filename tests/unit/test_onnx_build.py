@@ -95,7 +95,7 @@ def chips(loaded: models.Models) -> Image:
     found = []
     for photo in (astronaut(), hopper()):
         for image in (photo, np.ascontiguousarray(photo[:, ::-1]), photo // 2, 255 - (255 - photo) // 2):
-            found += [loaded.aligner.align(image, face.box) for face in loaded.detector.detect(image)]
+            found += [loaded.aligner.align(image, face.box).chip for face in loaded.detector.detect(image)]
     return np.stack(found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_face.errors import StoreError
@@ -192,3 +193,34 @@ def test_retention_deletes_old_events_in_batches(store: Store) -> None:
     assert store.pending("mqtt").seq == 5  # type: ignore[union-attr]
     assert store.dropped() == {"mqtt": {"retention": 4}}
     assert store.record(event()).seq == 6
+
+
+def test_of_a_removed_person_nothing_more_goes_out_live(store: Store, clock: HandClock) -> None:
+    store.add_faces("Katya", [np.zeros(128, np.float32)])
+    live, history = Target("mqtt", clock.now + 5), Target("csv")
+    store.record(event(), [live, history])
+    store.record(event(name="Zero"), [live])
+    store.remove("katya", "id")
+    store.record(event(), [live, history])  # decided just before
+    item = store.pending("mqtt")
+    assert item is not None
+    assert item.payload["name"] == "Zero"
+    store.done("mqtt", item.seq)
+    assert store.pending("mqtt") is None
+    kept = store.pending("csv")
+    assert kept is not None
+    assert store.dropped()["mqtt"] == {"removed": 1}
+
+
+def test_recent_passes_are_those_of_this_boot(path: Path, clock: HandClock) -> None:
+    store = Store(path, clock, boot="one")
+    store.record(event())
+    clock.now += 20
+    store.record(event(name="Zero"))
+    store.record(event(status="REJECT"))
+    assert store.recent_passes(10) == [("front", "zero", clock.now)]
+    assert len(store.recent_passes(30)) == 2
+    store.close()
+    store = Store(path, clock, boot="two")
+    assert store.recent_passes(30) == []
+    store.close()
