@@ -122,7 +122,7 @@ class Child:
             try:
                 message = await self.receive(START_S)
             except ChildDied as error:
-                raise ChildDied(error.message, error.exit_code, trying) from None
+                raise ChildDied(str(error), error.exit_code, trying) from None
             if isinstance(message, Trying):
                 trying = message.backend
             elif isinstance(message, Ready):

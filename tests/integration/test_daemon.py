@@ -228,7 +228,8 @@ def test_one_daemon_from_start_to_stop(tmp_path: Path, eileen: bytes, grace: byt
 
 def test_kill_9_leaves_no_child_and_nothing_is_lost(tmp_path: Path, eileen: bytes) -> None:
     clip = write_clip(tmp_path / "clip.avi", (astronaut(), 2))
-    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}, "decision": {"cooldown": 0}})
+    decision = {"cooldown": 0, "presence_timeout": 0.5}  # so that each life of the daemon sees a new visit
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}, "decision": decision})
     (tmp_path / "e.jpg").write_bytes(eileen)
     assert edge_face("enroll", "Eileen", tmp_path / "e.jpg", config=config).returncode == 0
     for _ in range(2):
