@@ -9,6 +9,7 @@ answer late; so a newer frame replaces the one in the slot, and the taker is tol
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -171,6 +172,33 @@ class Limiter:
 
     def taken(self, now: float) -> None:
         self.due = max(self.due + self._interval, now + self._interval / 2)
+
+
+class Lag:
+    """How far a live stream has fallen behind, from the time stamps its camera put on the frames.
+
+    A decoder that is too slow, or a network that stutters, delivers frames that are seconds old and look new. The
+    smallest difference between arrival and time stamp so far is taken for "no delay". It may rise by 0.1 %, because
+    clocks drift.
+    """
+
+    def __init__(self) -> None:
+        self._last = (0.0, -math.inf)
+        self._least = math.inf
+        self.useful = False
+        """Whether the last time stamp could be used."""
+
+    def update(self, arrived: float, position_s: float) -> float:
+        """Seconds by which this frame is late; 0 where its time stamp is of no use (standing still, jumped back)."""
+        before, last = self._last
+        offset = arrived - position_s
+        self._last = (arrived, position_s)
+        self.useful = position_s > last and math.isfinite(self._least)
+        if not self.useful:
+            self._least = offset
+            return 0.0
+        self._least = min(offset, self._least + 0.001 * (arrived - before))
+        return offset - self._least
 
 
 class CameraThread:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import os
+import queue
+import signal
 import socket
 import socketserver
 import subprocess
@@ -11,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +25,11 @@ import PIL.Image
 import pytest
 
 from edge_face import sources
-from edge_face.capture import CameraThread, Frame
+from edge_face.capture import CameraThread, Frame, Lag
 from edge_face.clock import SystemClock
 from edge_face.errors import CaptureError
 from edge_face.settings import Camera
-from edge_face.sources import Lag, captures, find_cameras, open_source
+from edge_face.sources import Queue, captures, find_cameras, open_source
 
 BITS, CELL = 10, 32
 SIZE = (BITS * CELL, 96)
@@ -308,6 +312,252 @@ def test_an_http_camera_that_goes_away_and_returns() -> None:
             assert (frame.epoch, thread.state.name) == (1, "ok")
     finally:
         camera.stop()
+
+
+class FilmServer:
+    """An IP camera of the worst kind: each connection has a queue without end, so all that is not read comes later."""
+
+    def __init__(self, fps: float, padding: int = 0) -> None:
+        self.made: dict[int, float] = {}
+        self.moving = threading.Event()  # cleared: the network stands still
+        self.moving.set()
+        self._queues: list[queue.SimpleQueue[bytes]] = []
+        self._fps = fps
+        self._padding = bytes(padding)
+        camera = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the name http.server asks for
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                parts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+                camera._queues.append(parts)
+                try:
+                    while part := parts.get():
+                        camera.moving.wait()
+                        self.wfile.write(part)
+                except OSError:
+                    pass
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/video"
+        self._closing = threading.Event()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self._film, daemon=True).start()
+
+    def _film(self) -> None:
+        while not self._closing.wait(1 / self._fps):
+            number = len(self.made)
+            data = cv2.imencode(".jpg", numbered(number))[1].tobytes() + self._padding
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.made[number] = CLOCK.monotonic()
+            for parts in self._queues:
+                parts.put(head.encode() + data + b"\r\n")
+
+    def too_young(self, number: int, grabbed_at: float) -> float:
+        """By how many seconds the frame's stamp is later than the moment at which it was made."""
+        return grabbed_at - self.made[number]
+
+    def close(self) -> None:
+        self._closing.set()
+        for parts in self._queues:
+            parts.put(b"")
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def filming(fps: float, padding: int = 0) -> Iterator[FilmServer]:
+    server = FilmServer(fps, padding)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+READER = """if True:
+    import sys
+    from edge_face import capture, clock, settings, sources
+    bits, cell = map(int, sys.argv[2:])
+    clock = clock.SystemClock()
+    thread = capture.CameraThread(lambda: sources.open_source(settings.Camera(source=sys.argv[1]), clock), clock)
+    thread.start()
+    while True:
+        frame = thread.take(1)
+        if frame is not None:
+            row = frame.image[45, cell // 2 :: cell, 0]
+            print(sum(1 << bit for bit in range(bits) if row[bit] > 128), frame.grabbed_at, flush=True)
+"""
+
+
+def test_a_reader_that_was_stopped_gets_nothing_old_as_new() -> None:
+    """A large frame fills the socket, so that the backlog is the sender's; small ones lie in FFmpeg's buffer too."""
+    with filming(10) as small, filming(20, padding=150_000) as large:
+        cameras = {}
+        for camera in (small, large):
+            command = [sys.executable, "-c", READER, camera.address, str(BITS), str(CELL)]
+            cameras[camera] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        frames: dict[FilmServer, list[tuple[int, float]]] = {small: [], large: []}
+
+        def listen(camera: FilmServer) -> None:
+            stdout = cameras[camera].stdout
+            assert stdout
+            for line in stdout:
+                number, grabbed_at = line.split()
+                frames[camera].append((int(number), float(grabbed_at)))
+
+        listeners = [threading.Thread(target=listen, args=(camera,)) for camera in cameras]
+        try:
+            for listener in listeners:
+                listener.start()
+            end = time.monotonic() + 8
+            while min(map(len, frames.values())) < 5:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            # One long stop, then many that are each too short to be noticed as one.
+            for stopped_s, running_s in [(1.8, 0.8), *[(0.45, 0.05)] * 3, (0.0, 0.8)]:
+                for signal_, pause_s in ((signal.SIGSTOP, stopped_s), (signal.SIGCONT, running_s)):
+                    for process in cameras.values():
+                        process.send_signal(signal_)
+                    time.sleep(pause_s)
+            now = CLOCK.monotonic()
+        finally:
+            for process in cameras.values():
+                process.kill()
+                process.wait()
+            for listener in listeners:
+                listener.join()
+            for process in cameras.values():
+                assert process.stdout
+                process.stdout.close()
+    for camera, seen in frames.items():
+        assert max(camera.too_young(*frame) for frame in seen) < 0.5, seen
+        assert now - camera.made[seen[-1][0]] < 0.5  # and it is back
+
+
+def test_a_burst_after_a_stall_is_not_new() -> None:
+    with filming(20) as camera, playing(Camera(source=camera.address)) as thread:
+        frames: list[Frame] = []
+        for stall_s in (0.6, 1.2):  # one that is dated, and one after which only a new connection is sure
+            take(thread)
+            camera.moving.clear()
+            time.sleep(stall_s)
+            camera.moving.set()
+            released = CLOCK.monotonic()
+            frames = []
+            while not frames or frames[-1].grabbed_at < released + 0.3:
+                frames.append(take(thread))
+            assert max(camera.too_young(number_of(frame.image), frame.grabbed_at) for frame in frames) < 0.5
+            assert CLOCK.monotonic() - released < 3
+        assert frames[-1].epoch == 1
+
+
+def test_a_reader_slower_than_its_camera_skips_or_is_lost() -> None:
+    """Without any long gap the backlog grows by 0.1 s at each read."""
+    with filming(20) as small, filming(20, padding=150_000) as large:
+        opened = {camera: open_source(Camera(source=camera.address), CLOCK) for camera in (small, large)}
+        young, ages = [], []
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            for camera, source in opened.items():
+                grab = source.read()
+                assert grab
+                young.append(camera.too_young(number_of(grab.image), grab.grabbed_at))
+                ages.append(CLOCK.monotonic() - camera.made[number_of(grab.image)])
+            time.sleep(0.15)
+        for source in opened.values():
+            source.close()
+    assert max(young) < 0.5
+    assert max(ages) < 1.2  # it was caught up with
+    assert len(ages) >= 16
+
+
+class Device:
+    """cv2.VideoCapture of a webcam: a queue of frames in the driver, filled at 20 fps while there is room."""
+
+    def __init__(self, stamped: bool, size: int) -> None:
+        self.stamped, self.size = stamped, size
+        self.began = time.monotonic()
+        self.queued: list[float] = []
+        self.next = self.began
+        self.shown = 0.0
+
+    def _fill(self) -> None:
+        while self.next <= time.monotonic():
+            if len(self.queued) < self.size:
+                self.queued.append(self.next)
+            self.next += 0.05
+
+    def isOpened(self) -> bool:  # noqa: N802  # OpenCV's names
+        return True
+
+    def set(self, name: int, value: float) -> bool:
+        return True
+
+    def get(self, name: int) -> float:
+        return self.shown * 1000 if name == cv2.CAP_PROP_POS_MSEC and self.stamped else 0.0
+
+    def grab(self) -> bool:
+        self._fill()
+        if not self.queued:
+            time.sleep(max(0.0, self.next - time.monotonic()))
+            self._fill()
+        self.shown = self.queued.pop(0)
+        return True
+
+    def retrieve(self) -> tuple[bool, npt.NDArray[np.uint8]]:
+        return True, numbered(1)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_driver_s_old_frames_are_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = CLOCK.monotonic() - time.monotonic()
+
+    def check(device: Device, source: sources.DeviceSource) -> None:
+        for pause_s in [0.0] * 5 + [0.8] + [0.0] * 3 + [0.12] * 6:
+            time.sleep(pause_s)
+            young = source.read().grabbed_at - ahead - device.shown
+            assert young < (0.05 if device.stamped else 0.3), device.stamped
+            assert time.monotonic() - device.shown < 0.75
+        source.close()
+
+    with ThreadPoolExecutor() as pool:
+        checks = []
+        for stamped, size in itertools.product((True, False), (1, 4)):
+            device = Device(stamped, size)
+            monkeypatch.setattr(cv2, "VideoCapture", lambda *_, device=device: device)
+            checks.append(
+                pool.submit(check, device, sources.DeviceSource(Path("/dev/null"), Camera(source="0"), CLOCK))
+            )
+        for done in checks:
+            done.result()
+
+
+def test_without_a_known_connection_a_grab_that_slept_counts() -> None:
+    with filming(20) as camera:
+        capture = cv2.VideoCapture(camera.address, cv2.CAP_FFMPEG)
+        frames = Queue(capture, CLOCK)
+        for _ in range(8):
+            assert frames.grab()
+        was_fresh = frames.fresh
+        assert was_fresh
+        assert frames.ended - frames.grabbed_at < 0.01
+        empty_at = frames.ended
+        time.sleep(0.9)
+        assert frames.grab()
+        assert not frames.fresh
+        assert frames.stale
+        assert frames.grabbed_at <= empty_at + sources._SLACK_S
+        frames.close()
 
 
 def test_a_file_over_http_is_a_clip_with_an_end(tmp_path: Path) -> None:
