@@ -76,11 +76,37 @@ def test_two_people_nobody_and_tiny_pictures(yunet: YunetDetector) -> None:
         assert yunet.detect(np.zeros((*shape, 3), np.uint8)) == []
 
 
+def test_turning_faces_of_a_poor_clip_are_found_on_the_reduced_frame(file: Path, data: Path) -> None:
+    clip = cv2.VideoCapture(str(data / "video" / "two-faces-turning.gif"))
+    engine = Engine(models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine())
+    found = frames = 0
+    while True:
+        there, frame = clip.read()
+        if not there:
+            break
+        frames += 1
+        found += bool(engine.process(np.asarray(frame, dtype=np.uint8), frames / 30)[0])
+    assert frames > 30
+    assert found >= 0.85 * frames  # some of them measure less than 0.9 of min_face
+
+
+@pytest.mark.parametrize("clip", ["people-from-behind-no-face.mp4", "hands-no-face.mp4"])
+def test_nobody_is_seen_where_nobody_shows_a_face(clip: str, file: Path, data: Path) -> None:
+    video = cv2.VideoCapture(str(data / "video" / clip))
+    engine = Engine(models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine())
+    for number in range(600):
+        there, frame = video.read()
+        if not there:
+            break
+        if number % 5 == 0:
+            assert engine.process(np.asarray(frame, dtype=np.uint8), number / 30)[0] == ()
+
+
 def test_auto_takes_it_where_the_file_is(file: Path) -> None:
     loaded = models.load(settings.Engine(yunet_model=str(file)))
     assert loaded.detector.name == "yunet"
     engine = Engine(loaded, settings.Engine())
-    assert engine.scale == 0.5
+    assert engine.scale == 0.625
     faces, _ = engine.process(np.ascontiguousarray(side_by_side(astronaut(), hopper())[:, :, ::-1]), 0.0)
     assert len(faces) == 2
 
