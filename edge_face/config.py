@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_face.errors import ConfigError
-from edge_face.settings import REPEATABLE, SECRET, SECTIONS, Camera, Config, Limits, Webhook, limits_of
+from edge_face.settings import REPEATABLE, SECRET, SECTIONS, YUNET_FILE, Camera, Config, Limits, Webhook, limits_of
 
 ENV_PREFIX = "EDGE_FACE__"
 SEARCH_PATH = (Path("config.ini"), Path("/etc/edge-face/config.ini"))
@@ -218,10 +218,13 @@ def _resolve(config: Config, file: Path | None) -> Config:
     def absolute(text: str) -> str:
         return str(base / Path(text).expanduser()) if text else ""
 
+    yunet_beside = base / "models" / YUNET_FILE
+    yunet_model = config.engine.yunet_model or (str(yunet_beside) if yunet_beside.is_file() else "")
     return dataclasses.replace(
         config,
         file=str(file.resolve()) if file else "",
         node=dataclasses.replace(config.node, id=config.node.id or socket.gethostname()),
+        engine=dataclasses.replace(config.engine, yunet_model=absolute(yunet_model)),
         storage=dataclasses.replace(config.storage, path=absolute(config.storage.path)),
         api=dataclasses.replace(config.api, cert=absolute(config.api.cert), key=absolute(config.api.key)),
         mqtt=dataclasses.replace(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+YUNET_FILE = "face_detection_yunet_2023mar.onnx"
+
 SECRET = "********"  # noqa: S105  # what is shown in place of a secret
 
 
@@ -74,7 +76,16 @@ class Engine:
         "Library that runs dlib's networks. auto: the first of these that works here, which is also the fastest.",
         choices=("auto", "onnxruntime", "opencv", "face_recognition"),
     )
-    detector: str = option("auto", "How faces are found.", choices=("auto", "hog"))
+    detector: str = option(
+        "auto",
+        "How faces are found. auto: yunet where its model file is, else cnn where a fast backend works, else hog.",
+        choices=("auto", "cnn", "hog", "yunet"),
+    )
+    yunet_model: str = option(
+        "",
+        "YuNet's model file, which scripts/get-yunet fetches; a relative path starts at this file's folder. Empty: "
+        f"models/{YUNET_FILE} there, if it exists.",
+    )
     threads: int = option(0, "Threads for image work in each camera's process; 0: half of the cores.", low=0, high=64)
     min_face: int = option(
         80, "Smallest face in pixels of the full frame; smaller ones are not seen.", low=20, high=4000

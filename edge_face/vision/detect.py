@@ -29,7 +29,7 @@ def resized(image: RgbImage, scale: float) -> RgbImage:
 def detect(image: RgbImage, detector: Detector, scale: float, min_face: int, max_face: int) -> list[Detection]:
     """Faces of min_face to max_face pixels (0: any) in `image`, a frame scaled by `scale`; boxes in frame pixels."""
     found = []
-    for detection in detector.detect(image):
+    for detection in detector.detect(image, min_face * scale, max_face * scale):
         box = detection.box
         full = Box(*(round(edge / scale) for edge in (box.x1, box.y1, box.x2, box.y2)))
         if full.width >= min_face * _SIZE_TOLERANCE and (not max_face or full.width * _SIZE_TOLERANCE <= max_face):

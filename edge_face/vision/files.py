@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from edge_face.errors import ModelError
 from edge_face.vision.cache import sha256
-from edge_face.vision.models import ENCODER, LANDMARKS, weights
-
-DETECTOR = "mmod_human_face_detector.dat"
+from edge_face.vision.models import DETECTOR, ENCODER, LANDMARKS, weights
 
 
 @dataclass(frozen=True, slots=True)

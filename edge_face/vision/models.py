@@ -42,6 +42,7 @@ _TOLERANCE = 1e-4
 
 LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 ENCODER = "dlib_face_recognition_resnet_model_v1.dat"
+DETECTOR = "mmod_human_face_detector.dat"
 
 CHIP_SIZE = 150
 CHIP_PADDING = 0.25
@@ -61,7 +62,8 @@ class Detector(Protocol):
     smallest_px: int
     """Width of the smallest face that is reliably found in a picture searched at its own size."""
 
-    def detect(self, image: RgbImage) -> list[Detection]: ...
+    def detect(self, image: RgbImage, min_face: float = 0, max_face: float = 0) -> list[Detection]:
+        """Faces in the picture. Only those of min_face to max_face pixels (0: any) are wanted, others may be found."""
 
 
 class Aligned(NamedTuple):
@@ -124,7 +126,7 @@ def load(engine: settings.Engine, skip: Collection[str] = (), trying: Callable[[
         try:
             encoder = _encoder(backend, engine)
             encode_ms = self_test(encoder)
-            detector = _detector(engine)
+            detector = _detector(backend, engine)
         except Exception as error:  # whatever a library does on a board that nobody has tried it on
             reason = _reason(error)
             if not auto:
@@ -177,12 +179,51 @@ def _encoder(backend: str, engine: settings.Engine) -> Encoder:
     return OnnxEncoder(backend, open_session(backend, engine, model_cache().get(path, convert_encoder)))
 
 
-def _detector(engine: settings.Engine) -> Detector:
-    """`auto` is the first kind."""
+def _detector(backend: str, engine: settings.Engine) -> Detector:
+    """The one that is named. `auto`: YuNet where the user has its file, the CNN where a fast backend runs it, else HOG.
+
+    With `auto` a YuNet that cannot be used is logged and the CNN taken. Raises ModelError, or whatever a backend does.
+    """
     from edge_face.vision.dlib_backend import HogDetector
 
-    kinds: dict[str, Callable[[], Detector]] = {"hog": HogDetector}
-    return kinds[next(iter(kinds)) if engine.detector == "auto" else engine.detector]()
+    kinds: dict[str, Callable[[], Detector]] = {
+        "yunet": lambda: _yunet(engine),
+        "cnn": lambda: _cnn(backend, engine),
+        "hog": HogDetector,
+    }
+    if engine.detector != "auto":
+        return kinds[engine.detector]()
+    if engine.yunet_model:
+        try:
+            return kinds["yunet"]()
+        except ModelError as error:
+            _log.error("the detector yunet is refused and another one taken: %s", error.message)
+    # A backend on which the CNN fails is refused like one whose encoder fails: neither can be trusted.
+    return kinds["hog" if backend == "face_recognition" else "cnn"]()
+
+
+def _yunet(engine: settings.Engine) -> Detector:
+    from edge_face.vision.yunet import YunetDetector
+
+    if not engine.yunet_model:
+        raise ModelError(
+            f"The detector yunet needs its model file: models/{settings.YUNET_FILE} beside config.ini, or the one that "
+            "[engine] yunet_model names. scripts/get-yunet fetches it."
+        )
+    return YunetDetector(Path(engine.yunet_model))
+
+
+def _cnn(backend: str, engine: settings.Engine) -> Detector:
+    path = weights(DETECTOR)
+    if backend == "face_recognition":
+        from edge_face.vision.dlib_backend import DlibCnnDetector
+
+        return DlibCnnDetector(path)
+    from edge_face.vision import cnn
+    from edge_face.vision.weights import read_detector
+
+    session = open_session(backend, engine, model_cache().get(path, cnn.convert))
+    return cnn.CnnDetector(session, read_detector(path))
 
 
 def _reason(error: Exception) -> str:
