@@ -60,8 +60,9 @@ def gallery_of(first: npt.NDArray[np.float32], people: int) -> tuple[list[Person
     return persons, matrix
 
 
-def ours(threads: int, people: int, first_frame: npt.NDArray[np.uint8]) -> tuple[Loop, Engine, npt.NDArray[np.float32]]:
-    options = settings.Engine(threads=threads)
+def ours(
+    options: settings.Engine, people: int, first_frame: npt.NDArray[np.uint8]
+) -> tuple[Loop, Engine, npt.NDArray[np.float32]]:
     loaded = models.load(options)
     engine = Engine(loaded, options)
     rgb = np.ascontiguousarray(first_frame[:, :, ::-1])
@@ -130,11 +131,14 @@ def turns(loops: list[Loop], clip: str) -> Iterator[None]:
         yield
 
 
-def run(clip: str, people: int = 1000, threads: int = 1) -> tuple[Loop, Loop, dict[str, int]]:
+def run(
+    clip: str, people: int = 1000, threads: int = 1, detector: str = "auto", yunet: str = ""
+) -> tuple[Loop, Loop, dict[str, int]]:
     """Our loop, theirs, and how often ours did the costly things."""
     cv2.setNumThreads(threads)
     _, first = cv2.VideoCapture(clip).read()
-    mine, engine, matrix = ours(threads, people, np.asarray(first, dtype=np.uint8))
+    options = settings.Engine(threads=threads, detector=detector, yunet_model=yunet)
+    mine, engine, matrix = ours(options, people, np.asarray(first, dtype=np.uint8))
     other = theirs(matrix)
     for _ in turns([mine, other], clip):
         pass
@@ -146,8 +150,10 @@ def main() -> None:
     parser.add_argument("clip")
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--detector", default="auto", help="auto, cnn, hog or yunet")
+    parser.add_argument("--yunet", default="", metavar="FILE", help="YuNet's model file")
     args = parser.parse_args()
-    mine, other, counts = run(args.clip, args.people, args.threads)
+    mine, other, counts = run(args.clip, args.people, args.threads, args.detector, args.yunet)
     print(f"{'loop':<40} {'CPU ms/frame':>12} {'frames named':>13} {'wrong':>6}")
     for loop in (mine, other):
         print(f"{loop.name:<40} {loop.cpu_ms:12.2f} {loop.decided:6}/{loop.frames:<6} {loop.wrong:6}")

@@ -234,9 +234,10 @@ class Engine:
         crop = bgr[area.y1 : area.y2, area.x1 : area.x2]
         if crop.size == 0:
             return None
-        options = self._options
+        # From one frame to the next a face does not double; what cannot be it need not be searched for.
+        smallest = max(self._options.min_face, round(box.width * 0.7))
         image = _rgb(resized(np.ascontiguousarray(crop), scale))
-        found = detect(image, self._models.detector, scale, options.min_face, options.max_face)
+        found = detect(image, self._models.detector, scale, smallest, round(box.width * 1.5))
         moved = [Detection(_moved(one.box, area.x1, area.y1), one.confidence) for one in found]
         near = [one for one in moved if one.box.iou(box) >= _SAME_PLACE]
         return max(near, key=lambda one: one.box.iou(box), default=None)

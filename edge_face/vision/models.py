@@ -180,9 +180,9 @@ def _encoder(backend: str, engine: settings.Engine) -> Encoder:
 
 
 def _detector(backend: str, engine: settings.Engine) -> Detector:
-    """The one that is named. `auto`: YuNet where the user has its file, the CNN where a fast backend runs it, else HOG.
+    """The one that is named. `auto`: YuNet where the user has its file, else HOG, which costs a third of the CNN.
 
-    With `auto` a YuNet that cannot be used is logged and the CNN taken. Raises ModelError, or whatever a backend does.
+    With `auto` a YuNet that cannot be used is logged and HOG taken. Raises ModelError, or whatever a backend does.
     """
     from edge_face.vision.dlib_backend import HogDetector
 
@@ -198,8 +198,7 @@ def _detector(backend: str, engine: settings.Engine) -> Detector:
             return kinds["yunet"]()
         except ModelError as error:
             _log.error("the detector yunet is refused and another one taken: %s", error.message)
-    # A backend on which the CNN fails is refused like one whose encoder fails: neither can be trusted.
-    return kinds["hog" if backend == "face_recognition" else "cnn"]()
+    return kinds["hog"]()
 
 
 def _yunet(engine: settings.Engine) -> Detector:

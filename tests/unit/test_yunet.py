@@ -49,7 +49,7 @@ def test_encodings_are_like_those_from_boxes_of_hog(yunet: YunetDetector, loaded
     hog = HogDetector()
     for image in (astronaut(), hopper()):
         boxes = [max(each.detect(image), key=lambda found: found.confidence).box for each in (hog, yunet)]
-        chips = np.stack([loaded_models.aligner.align(image, box) for box in boxes])
+        chips = np.stack([loaded_models.aligner.align(image, box).chip for box in boxes])
         one, other = loaded_models.encoder.encode(chips)
         assert np.linalg.norm(one - other) < 0.15
 
@@ -125,13 +125,12 @@ def test_a_file_with_other_content_is_refused(tmp_path: Path) -> None:
 def test_auto_does_without_a_wrong_file_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = tmp_path / YUNET_FILE
     wrong.write_bytes(b"something else")
-    assert models.load(settings.Engine(yunet_model=str(wrong))).detector.name == "cnn"
+    assert models.load(settings.Engine(yunet_model=str(wrong))).detector.name == "hog"
     assert [record.levelno for record in caplog.records if "yunet is refused" in record.message] == [logging.ERROR]
 
 
 def test_what_auto_is_without_the_file() -> None:
-    assert models.load(settings.Engine()).detector.name == "cnn"
-    assert models.load(settings.Engine(backend="face_recognition")).detector.name == "hog"
+    assert models.load(settings.Engine()).detector.name == "hog"
     assert models.load(settings.Engine(backend="face_recognition", detector="cnn")).detector.name == "cnn"
 
 
