@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from edge_face import settings
-from edge_face.clock import SystemClock
 from edge_face.engine import Engine
 from edge_face.vision import models
 from tests.support.photos import astronaut, hopper, jpeg
@@ -33,11 +32,6 @@ def loaded_models() -> models.Models:
 @pytest.fixture
 def engine(loaded_models: models.Models) -> Engine:
     return Engine(loaded_models, settings.Engine())
-
-
-@pytest.fixture
-def clock() -> SystemClock:
-    return SystemClock()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,37 +18,7 @@ from edge_face import migrations
 from edge_face.errors import NotFoundError, StoreError
 from edge_face.events import Encoding
 from edge_face.store import Store, StoreThread
-
-
-@dataclass
-class HandClock:
-    """A clock that stands until the test moves it."""
-
-    now: float = 1000.0
-    date: float = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.date
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "edge-face.db"
-
-
-@pytest.fixture
-def store(path: Path, clock: HandClock) -> Iterator[Store]:
-    store = Store(path, clock)
-    yield store
-    store.close()
+from tests.support.clock import HandClock
 
 
 def face(seed: int) -> Encoding:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +11,7 @@ from edge_face.errors import StoreError
 from edge_face.events import Event
 from edge_face.store import Store, Target
 from tests.support import publishing
-
-
-@dataclass
-class HandClock:
-    """A clock that stands until the test moves it."""
-
-    now: float = 1000.0
-    date: float = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.date
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "edge-face.db"
-
-
-@pytest.fixture
-def store(path: Path, clock: HandClock) -> Iterator[Store]:
-    store = Store(path, clock)
-    yield store
-    store.close()
+from tests.support.clock import HandClock
 
 
 def event(camera: str = "front", status: str = "PASS", name: str | None = "Katya", timestamp: float = 1000.0) -> Event:

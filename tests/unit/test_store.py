@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +13,7 @@ from hypothesis import strategies as st
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.store import Store
-
-
-@dataclass
-class HandClock:
-    """A clock that stands until the test moves it."""
-
-    now: float = 1000.0
-    date: float = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.date
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "edge-face.db"
-
-
-@pytest.fixture
-def store(path: Path, clock: HandClock) -> Iterator[Store]:
-    store = Store(path, clock)
-    yield store
-    store.close()
+from tests.support.clock import HandClock
 
 
 def face(seed: int) -> Encoding:

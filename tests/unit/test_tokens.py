@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,37 +10,7 @@ import pytest
 from edge_face.errors import NotFoundError, StoreError
 from edge_face.store import Store
 from edge_face.tokens import Tokens, token_file
-
-
-@dataclass
-class HandClock:
-    """A clock that stands until the test moves it."""
-
-    now: float = 1000.0
-    date: float = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.date
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "edge-face.db"
-
-
-@pytest.fixture
-def store(path: Path, clock: HandClock) -> Iterator[Store]:
-    store = Store(path, clock)
-    yield store
-    store.close()
+from tests.support.clock import HandClock
 
 
 @pytest.fixture
