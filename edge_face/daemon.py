@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,6 +22,7 @@ from edge_face.events import CameraStatus, Event, FrameView, Presence
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.messages import CameraJob
+from edge_face.outbox import Backlog
 from edge_face.people import People
 from edge_face.publish import Publisher
 from edge_face.roster import StoreRoster
@@ -37,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 CLOCK_POLL_S = 5.0
+BACKLOG_POLL_S = 5.0
 PURGE_EVERY_S = 3600.0
 PURGE_BATCH = 500
 ANNOUNCEMENTS = 1000
@@ -63,6 +66,7 @@ class Daemon:
         self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
         self._clock_synced = wall_clock_synchronised()
         self._started_at = self._clock.monotonic()
+        self._backlog: dict[str, Backlog] = {}
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
         self._backends = Backends.remembered()
@@ -135,6 +139,7 @@ class Daemon:
                     ("announcements", self._announce_all()),
                     ("tick", self._tick()),
                     ("clock", self._watch_clock()),
+                    ("backlog", self._watch_backlog(store, thread)),
                     ("retention", self._purge(store, thread)),
                 )
             ]
@@ -180,6 +185,7 @@ class Daemon:
                     "state": process.status.state,
                     "detail": process.status.detail,
                     "backend": process.backend,
+                    "detector": process.detector,
                     "refused_backends": dict(process.refused),
                     "restarts": process.restarts,
                     "decisions": dict(self._gates[camera].decisions),
@@ -188,6 +194,10 @@ class Daemon:
                 for camera, process in self._cameras.items()
             ],
             "sinks": self._publisher.status(),
+            "queues": {
+                target: {"count": backlog.count, "oldest_s": round(max(0.0, self._clock.wall() - backlog.oldest), 1)}
+                for target, backlog in self._backlog.items()
+            },
         }
 
     def _add_camera(self, camera: str, options: Camera) -> None:
@@ -261,6 +271,13 @@ class Daemon:
                 _log.warning("the clock is %s", "synchronised" if synced else "no longer synchronised")
             self._clock_synced = synced
             await asyncio.sleep(CLOCK_POLL_S)
+
+    async def _watch_backlog(self, store: Store, thread: StoreThread) -> None:
+        """For status and metrics, which must not wait for the database."""
+        while True:
+            with contextlib.suppress(StoreError):  # whoever needs the database more logs it
+                self._backlog = await thread.run(store.backlog)
+            await asyncio.sleep(BACKLOG_POLL_S)
 
     async def _purge(self, store: Store, thread: StoreThread) -> None:
         """Retention. Not while the clock is unset: everything would look old, or new, for ever."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from edge_face import prometheus
 from edge_face.errors import EdgeFaceError
 from edge_face.web import dropin
 from edge_face.web.auth import Guard
@@ -57,6 +58,7 @@ class StatusApi:
             Route("GET", "/healthz", self.health, None),
             Route("HEAD", "/healthz", self.health, None),
             Route("GET", "/api/v1/status", self.status, "viewer"),
+            Route("GET", "/metrics", self.metrics, "viewer"),
         ]
 
     async def health(self, _request: web.Request) -> web.Response:
@@ -65,6 +67,10 @@ class StatusApi:
 
     async def status(self, _request: web.Request) -> web.Response:
         return reply(self._services.status())
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = prometheus.exposition(self._services.status())
+        return web.Response(body=text, headers={"Content-Type": prometheus.CONTENT_TYPE})
 
 
 def _application(guard: Guard, stream: FrameStream, routes: Iterable[Route]) -> web.Application:

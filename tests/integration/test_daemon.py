@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tests.support.broker import Broker, until, watching
@@ -212,6 +213,16 @@ def test_one_daemon_from_start_to_stop(tmp_path: Path, eileen: bytes, grace: byt
         assert json.loads(recognised.stdout)["faces"][0]["name"] == "Grace"
         uploads = [event for event in events(config)[before:] if event["name"] == "Grace"]
         assert uploads == [], "an uploaded photo made an event"
+
+        metrics = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(daemon.get("/metrics").text)
+            for sample in family.samples
+        }
+        assert metrics["edge_face_camera_up"] == 1
+        assert metrics["edge_face_people"] == 2
+        assert metrics["edge_face_frames_total"] > 10
+        assert requests.get(daemon.url + "/metrics", timeout=5).status_code == 401
 
         assert edge_face("remove", "Eileen", config=config).returncode == 0
         time.sleep(2)  # the daemon sees the command line's change within 2 s

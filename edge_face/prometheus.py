@@ -1,0 +1,90 @@
+"""The daemon's status in the form that Prometheus reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def exposition(status: Mapping[str, Any]) -> bytes:
+    """What `Daemon.status` told, as Prometheus text."""
+    registry = CollectorRegistry()
+    registry.register(_Status(status))
+    return generate_latest(registry)
+
+
+class _Status(Collector):
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        build = InfoMetricFamily("edge_face_build", "Version and node.")
+        build.add_metric([], {"version": status["version"], "node": status["node"]})
+        yield build
+        yield GaugeMetricFamily("edge_face_people", "People who can be recognised.", status["people"])
+        yield GaugeMetricFamily("edge_face_faces", "Enrolled faces.", status["faces"])
+        yield GaugeMetricFamily("edge_face_uptime_seconds", "Time since the start.", status["uptime_s"])
+        synced = float(status["clock"] == "synced")
+        yield GaugeMetricFamily("edge_face_clock_synced", "1 while the wall clock follows a time source.", synced)
+        yield from _cameras(status["cameras"])
+        yield from _sinks(status["sinks"], status["queues"])
+
+
+def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("edge_face_camera_up", "1 while the camera gives frames.", labels=["camera"])
+    frames = CounterMetricFamily("edge_face_frames", "Frames judged.", labels=["camera"])
+    dropped = CounterMetricFamily("edge_face_frames_dropped", "Frames that newer ones replaced.", labels=["camera"])
+    restarts = CounterMetricFamily("edge_face_camera_restarts", "Starts of the child after its end.", labels=["camera"])
+    decisions = CounterMetricFamily("edge_face_decisions", "Decisions by reason.", labels=["camera", "reason"])
+    latency = GaugeMetricFamily(
+        "edge_face_latency_seconds", "Grab to decision, of the last frames.", labels=["camera", "quantile"]
+    )
+    stages = GaugeMetricFamily(
+        "edge_face_stage_seconds", "Time of a stage, of the last frames.", labels=["camera", "stage", "quantile"]
+    )
+    refused = GaugeMetricFamily(
+        "edge_face_backend_refused", "1: the backend failed its self-test or crashed.", labels=["camera", "backend"]
+    )
+    for camera in cameras:
+        name = camera["id"]
+        up.add_metric([name], float(camera["state"] == "ok"))
+        frames.add_metric([name], camera["frames"])
+        dropped.add_metric([name], camera["dropped"])
+        restarts.add_metric([name], camera["restarts"])
+        for reason, count in camera["decisions"].items():
+            decisions.add_metric([name, reason], count)
+        for quantile, took_ms in (camera["latency_ms"] or {}).items():
+            latency.add_metric([name, _quantile(quantile)], took_ms / 1000)
+        for stage, percentiles in camera["stages_ms"].items():
+            for quantile, took_ms in (percentiles or {}).items():
+                stages.add_metric([name, stage, _quantile(quantile)], took_ms / 1000)
+        for backend in camera["refused_backends"]:
+            refused.add_metric([name, backend], 1)
+    yield from (up, frames, dropped, restarts, decisions, latency, stages, refused)
+
+
+def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    healthy = GaugeMetricFamily("edge_face_sink_up", "1 while the way out is open.", labels=["sink"])
+    deliveries = CounterMetricFamily("edge_face_deliveries", "What became of deliveries.", labels=["sink", "outcome"])
+    waiting = GaugeMetricFamily("edge_face_outbox_events", "Events that wait for delivery.", labels=["sink"])
+    age = GaugeMetricFamily("edge_face_outbox_age_seconds", "Age of the oldest that waits.", labels=["sink"])
+    for name, sink in sinks.items():
+        healthy.add_metric([name], float(sink["healthy"]))
+        for outcome in ("delivered", "expired", "refused", "retries"):
+            deliveries.add_metric([name, outcome], sink[outcome])
+        queue = queues.get(name, {"count": 0, "oldest_s": 0.0})
+        waiting.add_metric([name], queue["count"])
+        age.add_metric([name], queue["oldest_s"])
+    yield from (healthy, deliveries, waiting, age)
+
+
+def _quantile(percentile: str) -> str:
+    """`p95` as Prometheus writes it."""
+    return f"{int(percentile.removeprefix('p')) / 100:g}"
