@@ -342,3 +342,20 @@ async def test_it_stops_within_a_second_whatever_is_going_on(api: Api, caplog: p
     idle.close()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_metrics_say_what_the_status_says(api: Api) -> None:
+    _, body, answer = await api.ask("GET", "/metrics", "viewer")
+    assert answer.content_type == "text/plain"
+    lines = body.decode().splitlines()
+    for line in (
+        'edge_face_camera_up{camera="front"} 1.0',
+        'edge_face_decisions_total{camera="front",reason="match"} 2.0',
+        'edge_face_latency_seconds{camera="front",quantile="0.95"} 0.09',
+        'edge_face_stage_seconds{camera="front",quantile="0.5",stage="detect"} 0.02',
+        'edge_face_backend_refused{backend="onnxruntime",camera="front"} 1.0',
+        'edge_face_deliveries_total{outcome="expired",sink="mqtt"} 2.0',
+        'edge_face_outbox_events{sink="mqtt"} 5.0',
+        "edge_face_clock_synced 1.0",
+    ):
+        assert line in lines

@@ -27,6 +27,7 @@ ADMIN_ONLY = [
 VIEWERS_TOO = [
     ("GET", "/faces"),
     ("GET", "/api/v1/status"),
+    ("GET", "/metrics"),
     ("GET", "/api/v1/people"),
     ("GET", "/api/v1/events"),
     ("GET", "/ws/face-stream"),

@@ -31,6 +31,18 @@ KEY = b"k" * 32
 SOI = b"\xff\xd8"
 """How a JPEG begins; a made-up photo may do so as well."""
 QUALITY = Quality(size_px=100, sharpness=80.0, brightness=120.0, contrast=40.0, yaw=0.0, pitch=0.0, roll_deg=0.0)
+STATUS: dict[str, Any] = {
+    "node": "gate-1", "version": "1", "people": 2, "faces": 3, "uptime_s": 4.5, "clock": "synced",
+    "cameras": [
+        {
+            "id": "front", "state": "ok", "frames": 10, "dropped": 1, "restarts": 0, "decisions": {"match": 2},
+            "latency_ms": {"p50": 80.0, "p95": 90.0, "p99": 95.0}, "stages_ms": {"detect": {"p50": 20.0}},
+            "refused_backends": {"onnxruntime": "It returns no numbers."},
+        }
+    ],
+    "sinks": {"mqtt": {"healthy": False, "delivered": 1, "expired": 2, "refused": 3, "retries": 4}},
+    "queues": {"mqtt": {"count": 5, "oldest_s": 6.0}},
+}  # fmt: skip
 KATYA = Person("katya", "Katya", "7")
 
 
@@ -146,7 +158,7 @@ async def running(
             tokens=tokens,
             views=views,
             health=lambda: api.health,
-            status=lambda: {"node": "gate-1"},
+            status=lambda: STATUS,
             pseudonym_key=KEY,
             on_viewers=wanted.append,
         )
