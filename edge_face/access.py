@@ -156,6 +156,7 @@ class Access:
             if any(vote.person and people.get(vote.person.id) is None for vote in track.votes):
                 track.votes.clear()
             track.person = people.get(track.person.id) if track.person else None
+            track.visit.passed &= people.keys()  # so that who was removed and still stands there is told as unknown
 
     def _track(self, result: FrameResult, face: TrackedFace, match: Match | None, now: float) -> _Track:
         """The face's track with this frame's vote, if the face was encoded, added."""

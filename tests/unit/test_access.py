@@ -305,6 +305,14 @@ def test_a_changed_gallery_unsettles_everybody() -> None:
     assert s.frame((1, None)).settled == frozenset()
 
 
+def test_who_is_removed_and_still_stands_there_is_unknown() -> None:
+    s = scene()
+    s.frames(3, (1, is_(KATYA)))
+    s.access.people_changed({"zero": ZERO})
+    s.frames(5, (1, STRANGER))
+    assert s.told == [PASS_KATYA, UNKNOWN]
+
+
 def test_a_removed_person_is_not_shown_although_nobody_looks_again() -> None:
     s = scene()
     s.frames(3, (1, is_(KATYA)))
