@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_face import settings
-from edge_face.access import Access
+from edge_face.access import Access, judge
 from edge_face.engine import Engine
-from edge_face.events import FrameResult, Match, Person, Verdict
+from edge_face.events import Box, FrameResult, Match, Person, Verdict
 from edge_face.gallery import Gallery
 from edge_face.vision import models
 from tests.support import scenes
@@ -110,3 +112,66 @@ def test_a_face_that_appears_is_seen_in_its_first_frame(engine: Engine) -> None:
     for number in range(5):
         assert engine.process(scene.frame()[0], number / 10)[0] == ()
     assert len(engine.process(scene.frame(("Eileen", 320.0, 240.0))[0], 0.5)[0]) == 1
+
+
+def names_and_truth(
+    data: Path, clip: str, most: int, loaded: models.Models
+) -> Iterator[tuple[list[Verdict], list[tuple[Box, str | None]]]]:
+    """For each frame: what was shown with looks spared, and what a full look at the same frame says by itself."""
+    capture = cv2.VideoCapture(str(data / clip))
+    frames = []
+    while len(frames) < most and (read := capture.read())[0]:
+        frames.append(np.asarray(read[1], dtype=np.uint8))
+    sparing, careful = Engine(loaded, settings.Engine()), Engine(loaded, settings.Engine())
+    rgb = [np.ascontiguousarray(frame[:, :, ::-1]) for frame in frames[:: max(1, len(frames) // 4)]]
+    enrolled = max((careful.still(image) for image in rgb), key=len)
+    people = [Person(f"p{number}", f"Person {number}") for number in range(len(enrolled))]
+    matrix = np.stack([face.encoding for face in enrolled])
+    gallery = Gallery.build(people, np.arange(len(people), dtype=np.int32), matrix)
+    options = settings.Decision()
+    access = Access(options)
+    for number, frame in enumerate(frames):
+        now = number / 12
+        faces, stages = sparing.process(frame, now)
+        found = iter(gallery.match([face.encoding for face in faces if face.encoding is not None]))
+        matches = [None if face.encoding is None else next(found) for face in faces]
+        height, width = frame.shape[:2]
+        outcome = access.observe(FrameResult("c", number, 0, now, now, width, height, faces, stages), matches, now)
+        sparing.settled(outcome.settled)
+        careful.reset()  # so that it searches the whole frame and encodes every face
+        truth = []
+        for face in careful.process(frame, now)[0]:
+            assert face.encoding is not None
+            (match,) = gallery.match([face.encoding])
+            person = match.person if judge(match, options) == "match" else None
+            truth.append((face.box, person and person.name))
+        yield list(outcome.verdicts), truth
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("clip", "most"),
+    [
+        ("video/one-man-turning-head.mp4", 400),
+        ("video/two-faces-turning.gif", 100),
+        ("video/street-crowd-1080p.mp4", 60),
+        ("liveness/real.mp4", 100),
+    ],
+)
+def test_on_real_clips_sparing_changes_no_name(data: Path, clip: str, most: int, loaded_models: models.Models) -> None:
+    named = missed = frames = 0
+    wrong = []
+    for shown, truth in names_and_truth(data, clip, most, loaded_models):
+        frames += 1
+        for verdict in shown:
+            there = [name for box, name in truth if box.iou(verdict.box) > 0.3]
+            if verdict.person:
+                named += 1
+                if there and None not in there and verdict.person.name not in there:
+                    wrong.append((frames, verdict.person.name, there))
+        for box, name in truth:
+            missed += name is not None and not any(box.iou(verdict.box) > 0.3 for verdict in shown)
+    print(f"{clip}: {frames} frames, {named} names shown, {missed} known faces not seen, {len(wrong)} wrong")
+    assert wrong == []
+    assert missed <= 0.01 * max(named, 100)
+    assert named > 0
