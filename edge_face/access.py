@@ -235,9 +235,13 @@ class Access:
         return True
 
     def _is_settled(self, track: _Track, verdict: Verdict) -> bool:
-        newest = track.votes[-1]
-        new_person = newest.person is not None and newest.person.id not in track.visit.passed
-        return verdict.reason not in ("deciding", "stale") and not new_person
+        """Not while the newest look contradicts what is shown: then the next ones must decide, and soon."""
+        newest = track.votes[-1].person
+        if newest is None:
+            agrees = verdict.person is None
+        else:
+            agrees = newest.id in track.visit.passed
+        return agrees and verdict.reason not in ("deciding", "stale")
 
     def _gone(self, track: _Track, now: float) -> list[Decision]:
         """The REJECT of a face that left before its votes were full."""

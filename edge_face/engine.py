@@ -35,8 +35,9 @@ SEARCH_EVERY_S = 10.0
 DETECT_EVERY_FRAMES = 5
 """A followed face is detected anew this often, since following does not notice that it grows or turns."""
 RECHECK_S = 1.0
-RECHECK_FRAMES = 30
-"""A settled track is encoded again after this time or so many frames, whichever is later."""
+"""A settled track is encoded again after this time."""
+RECHECK_FRAMES = 3
+"""But not more often than every so many frames, for a board or a clip that has fewer in a second."""
 BETTER_VIEW = 1.5
 """A view is clearly better when its quality score is this many times the best one's."""
 

@@ -289,6 +289,20 @@ def test_a_settled_stranger_is_looked_at_again_when_a_name_comes_up() -> None:
     assert s.told == [UNKNOWN, PASS_ZERO]
 
 
+def test_a_look_that_contradicts_the_shown_name_is_followed_by_more() -> None:
+    """Somebody who resembles Katya takes her place on her track: the name goes within `frames + 1` looks."""
+    for frames in (1, 2, 5):
+        s = scene(frames=frames)
+        s.frames(frames + 1, (1, is_(KATYA)))
+        assert s.frame((1, None)).settled == {1}
+        for _ in range(frames + 1):
+            outcome = s.frame((1, STRANGER))
+            if outcome.verdicts[0].person:
+                assert outcome.settled == frozenset()
+        assert outcome.verdicts[0].person is None
+        assert outcome.settled == {1}
+
+
 def test_frames_without_a_look_are_no_votes() -> None:
     s = scene()
     s.frame((1, is_(KATYA)))
