@@ -10,6 +10,7 @@ the clip each, so that a noisy machine is noisy for both. CPU time is that of al
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ class Loop:
     """Frames in which the man was named."""
     wrong: int = 0
     took_ms: list[float] = field(default_factory=list)
+    """Wall time of each frame, decoding included."""
 
     @property
     def cpu_ms(self) -> float:
@@ -115,6 +117,7 @@ def turns(loops: list[Loop], clip: str) -> Iterator[None]:
         for loop, capture in zip(loops, captures, strict=True):
             begin = time.process_time()
             for offset in range(PART):
+                started = time.perf_counter()
                 more, frame = capture.read()
                 if not more:
                     loop.cpu_s += time.process_time() - begin
@@ -122,6 +125,7 @@ def turns(loops: list[Loop], clip: str) -> Iterator[None]:
                         return
                     break
                 named = loop.step(np.asarray(frame, dtype=np.uint8), number + offset)
+                loop.took_ms.append((time.perf_counter() - started) * 1000)
                 loop.frames += 1
                 loop.decided += "Man" in named
                 loop.wrong += any(name not in (None, "Man") for name in named)
@@ -145,6 +149,21 @@ def run(
     return mine, other, engine.counts
 
 
+def row(loop: Loop, peer: Loop) -> dict[str, object]:
+    p50, p95, p99 = np.percentile(loop.took_ms, (50, 95, 99)).tolist()
+    return {
+        "loop": loop.name,
+        "cpu_ms": loop.cpu_ms,
+        "ratio_cpu": peer.cpu_ms / loop.cpu_ms,
+        "wall_p50_ms": p50,
+        "wall_p95_ms": p95,
+        "wall_p99_ms": p99,
+        "frames": loop.frames,
+        "named": loop.decided,
+        "wrong": loop.wrong,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip")
@@ -152,8 +171,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--detector", default="auto", help="auto, cnn, hog or yunet")
     parser.add_argument("--yunet", default="", metavar="FILE", help="YuNet's model file")
+    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     mine, other, counts = run(args.clip, args.people, args.threads, args.detector, args.yunet)
+    if args.json:
+        print(json.dumps({"rows": [row(loop, other) for loop in (mine, other)], "counts": counts}))
+        return
     print(f"{'loop':<40} {'CPU ms/frame':>12} {'frames named':>13} {'wrong':>6}")
     for loop in (mine, other):
         print(f"{loop.name:<40} {loop.cpu_ms:12.2f} {loop.decided:6}/{loop.frames:<6} {loop.wrong:6}")
