@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/report.py --photos FOLDER --clip CLIP [--yunet FILE] > docs/performance.md
 
-Each benchmark runs by itself, prints JSON, and measures its peers in the same run. On a shared machine the ratios count.
+Each benchmark prints JSON and measures its peers in the same run. On a shared machine the ratios count.
 """
 
 from __future__ import annotations
@@ -49,24 +49,21 @@ def _cell(value: Any) -> str:
 
 
 def processor() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.machine()
 
 
-def report(photos: str, clip: str, yunet: str) -> Iterator[str]:
+def report(photos: str, clip: str, yunet: str, count: int) -> Iterator[str]:
     yunet_args = ("--yunet", yunet) if yunet else ()
     yield "# Performance\n"
-    yield "Printed by `benchmarks/report.py`; every table by the benchmark that it names, with its peers in the same run."
+    yield "Printed by `benchmarks/report.py`; each table by the benchmark that it names, with its peers in the same run."
     yield "The machine is shared, so the ratios count, not the milliseconds.\n"
-    yield f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+    yield f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()},"
     yield ", ".join(f"{name} {version(name)}" for name in PACKAGES) + "."
     for title, script, args in (
-        ("Encoder: one face, one thread", "encoder.py", (photos,)),
-        ("Detectors: 640x480, one thread", "detectors.py", (photos, *yunet_args)),
+        ("Encoder: one face, one thread", "encoder.py", (photos, "--photos", str(count))),
+        ("Detectors: 640x480, one thread", "detectors.py", (photos, "--photos", str(count), *yunet_args)),
         ("Whole loop: CPU per frame, every frame decided, 1,000 people", "whole_loop.py", (clip,)),
         ("Gallery: best and second-best person", "gallery.py", ()),
         ("Memory: parent and one camera child, 640x480", "memory.py", ()),
@@ -85,8 +82,9 @@ def main() -> None:
     parser.add_argument("--photos", required=True, metavar="FOLDER", help="photos of people")
     parser.add_argument("--clip", required=True, help="a clip of one person")
     parser.add_argument("--yunet", default="", metavar="FILE", help="YuNet's model file")
+    parser.add_argument("--count", type=int, default=100, help="how many of the photos")
     args = parser.parse_args()
-    for line in report(args.photos, args.clip, args.yunet):
+    for line in report(args.photos, args.clip, args.yunet, args.count):
         print(line, flush=True)
 
 
