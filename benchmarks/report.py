@@ -57,7 +57,7 @@ def processor() -> str:
 def report(photos: str, clip: str, yunet: str, count: int) -> Iterator[str]:
     yunet_args = ("--yunet", yunet) if yunet else ()
     yield "# Performance\n"
-    yield "Printed by `benchmarks/report.py`; each table by the benchmark that it names, with its peers in the same run."
+    yield "Printed by `benchmarks/report.py`; each table by the benchmark that it names, its peers in the same run."
     yield "The machine is shared, so the ratios count, not the milliseconds.\n"
     yield f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()},"
     yield ", ".join(f"{name} {version(name)}" for name in PACKAGES) + "."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face.events import Encoding, Match, Person
+
+BLOCK = 16384
+"""Faces in one matrix product, whose result is still in the cache when it is put among the scores."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -47,25 +51,36 @@ class Gallery:
         """Number of people who can be matched."""
         return len(self.persons)
 
-    def distances(self, probes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Euclidean distance of probes (k, 128) to each person's nearest face, (k, people), in one matrix product."""
-        squared = self._squares - 2 * (probes @ self.matrix.T) + np.einsum("ij,ij->i", probes, probes)[:, np.newaxis]
-        nearest = np.minimum.reduceat(squared, self.starts, axis=1)
-        return np.sqrt(np.maximum(nearest, 0))
-
     def match(self, encodings: Sequence[Encoding]) -> list[Match]:
         """The nearest person of each encoding, and how much farther the second one is."""
         if not encodings or not self.persons:
             return [Match()] * len(encodings)
-        distances = self.distances(np.stack(encodings))
-        rows = np.arange(len(encodings))
-        best = distances.argmin(axis=1)
-        nearest = distances[rows, best]
+        probes = np.array(encodings, np.float32)
+        squares = np.einsum("ij,ij->i", probes, probes)
+        rows = zip(self._scores(probes), squares.tolist(), strict=True)
+        return [self._nearest(scores, square) for scores, square in rows]
+
+    def _scores(self, probes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Squared distances (k, n) of probes (k, 128) to each face, less the probe's own square."""
+        doubled = probes.T * np.float32(-2)
+        if len(probes) == 1:
+            single = self.matrix @ doubled[:, 0]
+            single += self._squares
+            return single[np.newaxis]
+        scores = np.empty((len(probes), len(self.matrix)), np.float32)
+        for begin in range(0, len(self.matrix), BLOCK):
+            end = begin + BLOCK
+            np.add((self.matrix[begin:end] @ doubled).T, self._squares[begin:end], out=scores[:, begin:end])
+        return scores
+
+    def _nearest(self, scores: npt.NDArray[np.float32], square: float) -> Match:
+        """The owner of the lowest of `scores`, which are overwritten, and the margin to the lowest of another's."""
+        best = scores.argmin()
+        distance = math.sqrt(max(scores.item(best) + square, 0))
+        person = int(self.starts.searchsorted(best, "right")) - 1
         if len(self.persons) == 1:
-            return [Match(self.persons[0], float(distance)) for distance in nearest]
-        distances[rows, best] = np.inf
-        margins = distances.min(axis=1) - nearest
-        return [
-            Match(self.persons[person], float(distance), float(margin))
-            for person, distance, margin in zip(best, nearest, margins, strict=True)
-        ]
+            return Match(self.persons[person], distance)
+        end = self.starts[person + 1] if person + 1 < len(self.starts) else None
+        scores[self.starts[person] : end] = np.inf
+        second = math.sqrt(max(scores.item(scores.argmin()) + square, 0))
+        return Match(self.persons[person], distance, second - distance)
