@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import os
 import random
 import socket
 import sys
@@ -30,6 +31,7 @@ from edge_face.messages import (
     ToChild,
     Trying,
 )
+from edge_face.vision.models import thread_count
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ BACK_OFF_S = (0.5, 15.0)
 """First and longest wait before a child is started again."""
 HEALTHY_S = 30.0
 """A child that worked this long starts the back-off anew."""
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Read when numpy is imported, so they must be in a child's environment; the user's own values win."""
 
 
 class ChildDied(WorkerError):
@@ -75,6 +79,7 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
+                env={variable: str(thread_count(job.engine)) for variable in _BLAS_THREADS} | os.environ,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         ours.setblocking(False)
