@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, memory
 from edge_face import settings
 from edge_face.messages import PhotoJob
 from edge_face.supervisor import Child
@@ -28,22 +27,3 @@ async def test_the_threads_of_blas_are_bounded_unless_the_user_bounds_them(monke
         found = environment(child.process.pid)
     assert [found[variable] for variable in BLAS] == ["2", "3", "2"]
     assert found["PATH"] == os.environ["PATH"]
-
-
-@pytest.mark.slow
-def test_the_daemon_stays_below_260_mib_and_does_not_grow(tmp_path: Path) -> None:
-    """Over 4,000 frames; benchmarks/memory.py does 20,000."""
-    rows = memory.run(tmp_path, 4000)
-    for row in rows:
-        print(row)
-    assert rows[-1].total_mib < 260
-    assert rows[-1].growth_mib < 8
-
-
-@pytest.mark.slow
-def test_an_event_arrives_within_60_ms(tmp_path: Path) -> None:
-    row = latency.run(tmp_path, 40)
-    print(row)
-    assert row.wrong == 0
-    assert row.p50_ms < 60
-    assert row.p99_ms < 200
