@@ -164,8 +164,10 @@ def main() -> None:
     print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, {threads} BLAS thread(s)")
     if faiss is None:
         print("FAISS is not installed (pip install faiss-cpu) and is left out.")
-    titles = ("p50 us", "p95 us", "p99 us", "face_d.", "face_d. 64", "faiss", "faiss 6")
-    titles += ("x face_d.", "x f_d. 64", "x faiss", "x faiss 6")
+    titles = (
+        *("p50 us", "p95 us", "p99 us", "face_d.", "face_d. 64", "faiss", "faiss 6"),
+        *("x face_d.", "x f_d. 64", "x faiss", "x faiss 6"),
+    )
     print(f"\n{'templates':>9}{'people':>9}{'probes':>8}" + "".join(f"{title:>11}" for title in titles))
     for row in rows:
         times = (row.p50_us, row.p95_us, row.p99_us, row.face_distance_us, row.face_distance64_us)

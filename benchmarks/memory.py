@@ -111,11 +111,11 @@ def run(folder: Path, frames: int) -> list[Row]:
             while (seen := frames_of(daemon, headers)) < goal:
                 time.sleep(0.25)
             assert child_of(daemon) == child, f"the child was started again:\n{daemon.log}"
-            each = [pss_mib(parent), pss_mib(child)]
-            total = sum(each)
+            parent_mib, child_mib = pss_mib(parent), pss_mib(child)
+            total = parent_mib + child_mib
             base = total if goal in WARM_UP else base
             seconds, alone = time.monotonic() - begin, alone_mib([parent, child])
-            rows.append(Row(seen, seconds, *each, total, alone, total - base))
+            rows.append(Row(seen, seconds, parent_mib, child_mib, total, alone, total - base))
     return rows
 
 
