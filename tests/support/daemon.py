@@ -24,7 +24,7 @@ def free_port() -> int:
 
 def write_config(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
     """A config.ini in `folder`; the API gets a free port."""
-    merged: dict[str, dict[str, Any]] = {"node": {"id": "gate-1"}, "api": {"port": free_port()}} | sections
+    merged: dict[str, dict[str, Any]] = {"node": {"id": "gate-1"}, "api": {"port": free_port()}, **sections}
     file = folder / "config.ini"
     file.write_text(
         "".join(
