@@ -44,7 +44,7 @@ class Row:
     total_mib: float
     alone_mib: float
     growth_mib: float
-    """Of the PSS, since the last reading of the warm-up."""
+    """Of `alone`, since the last reading of the warm-up: PSS grows, too, when somebody else's program ends."""
 
 
 def pss_mib(pid: int) -> float:
@@ -112,10 +112,9 @@ def run(folder: Path, frames: int) -> list[Row]:
                 time.sleep(0.25)
             assert child_of(daemon) == child, f"the child was started again:\n{daemon.log}"
             parent_mib, child_mib = pss_mib(parent), pss_mib(child)
-            total = parent_mib + child_mib
-            base = total if goal in WARM_UP else base
             seconds, alone = time.monotonic() - begin, alone_mib([parent, child])
-            rows.append(Row(seen, seconds, parent_mib, child_mib, total, alone, total - base))
+            base = alone if goal in WARM_UP else base
+            rows.append(Row(seen, seconds, parent_mib, child_mib, parent_mib + child_mib, alone, alone - base))
     return rows
 
 
@@ -137,7 +136,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({"name": "memory", "rows": [asdict(row) for row in rows]}))
         return
-    print("PSS in MiB, 640x480, one thread\n")
+    print("PSS in MiB (growth: of alone), 640x480, one thread\n")
     print(f"{'frames':>7}{'seconds':>9}{'parent':>9}{'child':>9}{'total':>9}{'alone':>9}{'growth':>9}")
     for row in rows:
         print(
