@@ -103,13 +103,12 @@ def measure(templates: int, rounds: int | None) -> list[Row]:
         faiss.omp_set_num_threads(1)
         index = faiss.IndexFlatL2(128)
         index.add(matrix)
-    del matrix
 
-    doubles = gallery.matrix.astype(np.float64) if templates <= FACE_DISTANCE_UP_TO else np.empty(0)
+    doubles = matrix.astype(np.float64) if templates <= FACE_DISTANCE_UP_TO else np.empty(0)
 
     def face_distance(probe: Array) -> None:
         for encoding in probe:
-            face_recognition.face_distance(gallery.matrix, encoding)
+            face_recognition.face_distance(matrix, encoding)
 
     def face_distance64(probe: Array) -> None:
         for encoding in probe.astype(np.float64):
@@ -120,7 +119,7 @@ def measure(templates: int, rounds: int | None) -> list[Row]:
     for count in PROBES:
         times = rounds or max(3, min(100, 1_000_000 // templates))
         shape = ((times + 1) * BURST, count)
-        probes = gallery.matrix[random.integers(0, templates, shape)]
+        probes = matrix[random.integers(0, templates, shape)]
         probes += random.standard_normal((*shape, 128), np.float32) * np.float32(0.02)
         searches: dict[str, Callable[[Array], object]] = {"edge-face": lambda probe: gallery.match(list(probe))}
         if templates <= FACE_DISTANCE_UP_TO:

@@ -178,7 +178,7 @@ class Daemon:
             "python": platform.python_version(),
             "uptime_s": round(now - self._started_at, 1),
             "people": len(self._roster.current),
-            "faces": len(self._roster.current.matrix),
+            "faces": len(self._roster.current.faces),
             "cameras": [
                 {
                     "id": camera,

@@ -27,7 +27,7 @@ def test_best_person_distance_and_margin_are_those_of_the_plain_formula(faces_ea
     probes = np.random.default_rng(seed + 1).normal(0, 0.12, (3, 128)).astype(np.float32)
     owners = np.repeat(np.arange(len(faces_each)), faces_each)
     for probe, match in zip(probes, gallery.match(list(probes)), strict=True):
-        plain = np.linalg.norm(gallery.matrix.astype(np.float64) - probe, axis=1)
+        plain = np.linalg.norm(gallery.faces.astype(np.float64) - probe, axis=1)
         nearest = sorted((plain[owners == owner].min(), owner) for owner in range(len(faces_each)))
         assert match.person == gallery.persons[nearest[0][1]]
         assert match.distance == pytest.approx(nearest[0][0], abs=1e-4)
@@ -47,13 +47,13 @@ def test_faces_need_not_stand_together_and_people_without_a_face_are_left_out() 
             ("p1", "Person 1"),
         )
     ]
-    assert gallery.matrix.flags.c_contiguous
-    assert gallery.matrix.dtype == np.float32
+    assert gallery.faces.shape == (4, 128)
+    assert gallery.faces.dtype == np.float32
 
 
 def test_an_enrolled_face_is_at_distance_zero() -> None:
     gallery = random_gallery([2, 2], 5)
-    match = gallery.match([gallery.matrix[3]])[0]
+    match = gallery.match([gallery.faces[3]])[0]
     assert match.person == gallery.persons[1]
     assert match.distance == pytest.approx(0, abs=2e-3)
 
