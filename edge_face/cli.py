@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from edge_face import __version__, export
+from edge_face import __version__, export, threads
 from edge_face.errors import ConfigError, EdgeFaceError, RequestError
 from edge_face.queries import parse_time
 
@@ -28,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     args = parser().parse_args(argv)
+    os.environ.update(threads.blas(1))  # a gallery's product takes microseconds; the children have [engine] threads
     try:
         module, _, function = args.command.partition(":")
         code = getattr(import_module(f"edge_face.commands.{module}"), function)(args)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from edge_face import messages, settings
+from edge_face import messages, settings, threads
 from edge_face.backends import Backends
 from edge_face.clock import Clock
 from edge_face.errors import ImageError, WorkerError
@@ -45,8 +45,6 @@ BACK_OFF_S = (0.5, 15.0)
 """First and longest wait before a child is started again."""
 HEALTHY_S = 30.0
 """A child that worked this long starts the back-off anew."""
-_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Read when numpy is imported, so they must be in a child's environment; the user's own values win."""
 
 
 class ChildDied(WorkerError):
@@ -79,7 +77,7 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                env={variable: str(thread_count(job.engine)) for variable in _BLAS_THREADS} | os.environ,
+                env=os.environ | threads.blas(thread_count(job.engine)),
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         ours.setblocking(False)
