@@ -41,10 +41,14 @@ Run = Callable[[RgbImage], list[Detection]]
 @dataclass(frozen=True, slots=True)
 class Row:
     detector: str
-    wall_ms: float
+    p50_ms: float
+    """The percentiles are of wall clock."""
+    p95_ms: float
+    p99_ms: float
     cpu_ms: float
-    ratio_wall: float
-    """How many times as fast as dlib's CNN detector."""
+    """The median."""
+    ratio: float
+    """How many times as fast as dlib's CNN detector: p50."""
     ratio_cpu: float
 
 
@@ -103,8 +107,8 @@ def agreement(detector: Detector, reference: Detector, images: Iterable[RgbImage
     return result
 
 
-def measure(runs: dict[str, Run], frames: list[RgbImage], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median milliseconds of wall clock and of CPU time for each, which take turns picture by picture."""
+def measure(runs: dict[str, Run], frames: list[RgbImage], rounds: int) -> list[Row]:
+    """Each against the first one. They take turns picture by picture."""
     walls: dict[str, list[float]] = {name: [] for name in runs}
     cpus: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -115,7 +119,14 @@ def measure(runs: dict[str, Run], frames: list[RgbImage], rounds: int) -> dict[s
             if number:  # the first round warms up
                 cpus[name].append((time.process_time() - cpu) * 1000)
                 walls[name].append((time.perf_counter() - wall) * 1000)
-    return {name: (statistics.median(walls[name]), statistics.median(cpus[name])) for name in runs}
+    first = next(iter(runs))
+    rows = []
+    for name in runs:
+        p50, p95, p99 = (float(each) for each in np.percentile(walls[name], (50, 95, 99)))
+        cpu = statistics.median(cpus[name])
+        ratios = (statistics.median(walls[first]) / p50, statistics.median(cpus[first]) / cpu)
+        rows.append(Row(name, p50, p95, p99, cpu, *ratios))
+    return rows
 
 
 def load(detector: str, backend: str = "auto", yunet: str = "") -> Detector:
@@ -144,18 +155,18 @@ def main() -> None:
         runs[f"cnn, {backend}, {MIN_FACE} px and more"] = lambda image, each=fast: each.detect(image, MIN_FACE)  # type: ignore[misc]
     if args.yunet:
         runs["yunet"] = load("yunet", yunet=args.yunet).detect
-    took = measure(runs, list(demo_frames(8)), args.rounds)
-    slow_wall, slow_cpu = took["dlib's CNN"]
-    rows = [Row(name, wall, cpu, slow_wall / wall, slow_cpu / cpu) for name, (wall, cpu) in took.items()]
+    rows = measure(runs, list(demo_frames(8)), args.rounds)
     images = photos(args.folder, args.photos) if args.folder else demo_frames(args.photos)
     agreed = agreement(fast, dlibs, images) if fast else Agreement()
     if args.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "agreement": asdict(agreed)}))
         return
     print(f"{platform.machine()}, Python {platform.python_version()}, 640x480, {args.rounds} rounds, one thread\n")
-    print(f"{'detector':<36}{'wall ms':>10}{'CPU ms':>10}{'ratio':>8}{'ratio CPU':>11}")
+    titles = ("p50 ms", "p95 ms", "p99 ms", "CPU ms", "ratio", "ratio CPU")
+    print(f"{'detector':<36}" + "".join(f"{title:>11}" for title in titles))
     for row in rows:
-        print(f"{row.detector:<36}{row.wall_ms:>10.1f}{row.cpu_ms:>10.1f}{row.ratio_wall:>8.1f}{row.ratio_cpu:>11.1f}")
+        numbers = (row.p50_ms, row.p95_ms, row.p99_ms, row.cpu_ms, row.ratio, row.ratio_cpu)
+        print(f"{row.detector:<36}" + "".join(f"{number:>11.1f}" for number in numbers))
     print(
         f"\ncnn and dlib's CNN on {agreed.photos} photos: {agreed.found} of {agreed.expected} detections found "
         f"(smallest IoU {agreed.smallest_iou:.3f}, largest difference in confidence {agreed.largest_difference:.4f}), "
