@@ -69,7 +69,7 @@ class Gallery:
 
     def _nearest(self, scores: npt.NDArray[np.float32], probe: npt.NDArray[np.float32]) -> Match:
         """The owner of the highest of `scores`, which are overwritten, and the margin to the highest of another's."""
-        square = float(np.dot(probe, probe)) - 1
+        square = float(np.dot(probe[:128], probe[:128]))
         best = int(scores.argmax())
         person = self._owners.item(best)
         distance = math.sqrt(max(square - 2 * scores.item(best), 0))
