@@ -9,7 +9,6 @@ answer late; so a newer frame replaces the one in the slot, and the taker is tol
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
@@ -36,9 +35,14 @@ Image = npt.NDArray[np.uint8]
 """(height, width, 3) uint8, BGR as OpenCV delivers it, contiguous."""
 
 FIRST_RETRY_S = 0.25
-LONGEST_RETRY_S = 2.0  # so that a camera that is back delivers within 3 s
+LONGEST_RETRY_S = 1.0  # so that a camera that is back delivers within 3 s, a try that just fails included
 _STABLE_S = 10.0  # a camera that worked this long starts again with the short retry
 _LONGEST_SKIP_S = 1.0
+FROZEN_S = 4.0
+"""A camera whose picture has not changed for so long is lost: it repeats its last one for ever. A sensor's noise alone
+changes every picture."""
+_REOPEN_S = (10.0, 60.0)  # so long after a picture froze its source is opened anew: at first, and at most
+_SAMPLED = 16  # each so many lines are compared first: different pictures differ there, at a tenth of a millisecond
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +69,7 @@ class Grab:
     """What a source gives. Stamped by the source, because only it can tell the grab from the decoding after it."""
 
     image: npt.NDArray[Any]
-    """As it came: grey, BGR or BGRA; the thread makes BGR of it."""
+    """As it came: grey, BGR or BGRA; the thread makes BGR of it. It is kept: the next one needs other memory."""
     grabbed_at: float
     timestamp: float
     skipped: int = 0
@@ -128,6 +132,13 @@ def as_bgr(image: npt.NDArray[Any] | None) -> Image:
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
+def same_picture(one: Image, other: Image | None) -> bool:
+    """Whether two pictures are equal, bit for bit."""
+    if other is None or one.shape != other.shape:
+        return False
+    return np.array_equal(one[::_SAMPLED], other[::_SAMPLED]) and np.array_equal(one, other)
+
+
 class Pace:
     """Absolute deadlines at `fps`: lateness of one frame never adds to the next, so a clip does not drift."""
 
@@ -174,35 +185,11 @@ class Limiter:
         self.due = max(self.due + self._interval, now + self._interval / 2)
 
 
-class Lag:
-    """How far a live stream has fallen behind, from the time stamps its camera put on the frames.
-
-    A decoder that is too slow, or a network that stutters, delivers frames that are seconds old and look new. The
-    smallest difference between arrival and time stamp so far is taken for "no delay". It may rise by 0.1 %, because
-    clocks drift.
-    """
-
-    def __init__(self) -> None:
-        self._last = (0.0, -math.inf)
-        self._least = math.inf
-        self.useful = False
-        """Whether the last time stamp could be used."""
-
-    def update(self, arrived: float, position_s: float) -> float:
-        """Seconds by which this frame is late; 0 where its time stamp is of no use (standing still, jumped back)."""
-        before, last = self._last
-        offset = arrived - position_s
-        self._last = (arrived, position_s)
-        self.useful = position_s > last and math.isfinite(self._least)
-        if not self.useful:
-            self._least = offset
-            return 0.0
-        self._least = min(offset, self._least + 0.001 * (arrived - before))
-        return offset - self._least
-
-
 class CameraThread:
     """Reads a source in a thread of its own, opens it again after a loss, and hands out the newest frame.
+
+    A camera's frame that equals the one before is not handed out: it shows nothing new, and nothing may be decided on
+    it a second time. A clip or a folder may well show the same picture again.
 
     `read()` may block for ever on a dead stream, and no thread can be ended from outside. So the thread is a daemon
     thread, `stop()` does not insist, and `state.blocked_s` tells the owner when only ending the process helps.
@@ -229,6 +216,10 @@ class CameraThread:
         self._dropped = 0
         self._last_frame_at: float | None = None
         self._calling_since: float | None = None
+        self._live = False
+        self._previous: Image | None = None
+        self._changed_at = 0.0
+        self._reopen_s = _REOPEN_S[0]
 
     def start(self) -> None:
         self._thread.start()
@@ -246,9 +237,10 @@ class CameraThread:
     def state(self) -> ThreadState:
         with self._changed:
             name = "ok" if self._state == "ended" and self._slot is not None else self._state
-            since = self._calling_since
-            blocked_s = 0.0 if since is None else self._clock.monotonic() - since
-            return ThreadState(name, self._detail, self._number, self._last_frame_at, blocked_s)
+            now, since, detail = self._clock.monotonic(), self._calling_since, self._detail
+            if name == "ok" and self._frozen(now):
+                name, detail = "lost", f"the picture has not changed for {now - self._changed_at:.0f} s"
+            return ThreadState(name, detail, self._number, self._last_frame_at, 0.0 if since is None else now - since)
 
     def take(self, timeout_s: float) -> Frame | None:
         """The newest frame, each at most once, waiting for it up to `timeout_s`. None at once after the end.
@@ -303,10 +295,12 @@ class CameraThread:
             source = self._open_source()
         try:
             with self._changed:
-                self._patient = source.patient
+                self._patient, self._live = source.patient, source.live
                 self._description = source.description
                 self._round = 0
+            opened_at = self._clock.monotonic()
             while self._may_read():
+                self._give_up_frozen(opened_at)
                 with self._call(source.live):
                     grab = source.read()
                 if grab is None:
@@ -343,6 +337,8 @@ class CameraThread:
         with self._changed:
             if self._stopping.is_set():
                 return
+            if self._live and self._repeats(grab, image):
+                return
             if grab.round != self._round:
                 self._round = grab.round
                 self._epoch += 1
@@ -355,6 +351,27 @@ class CameraThread:
             self._changed.notify_all()
         if before != "ok":
             log.info("camera %s: %s", "is back" if before == "lost" else "delivers", self._description)
+
+    def _repeats(self, grab: Grab, image: Image) -> bool:
+        """Whether a camera's frame is the one before, also where it was opened anew meanwhile."""
+        now = self._clock.monotonic()
+        if same_picture(image, self._previous):
+            self._number += grab.skipped + 1
+            self._last_frame_at = grab.grabbed_at
+            return True
+        self._epoch += self._state == "ok" and self._frozen(now)
+        self._previous, self._changed_at, self._reopen_s = image, now, _REOPEN_S[0]
+        return False
+
+    def _frozen(self, now: float) -> bool:
+        return self._live and now - self._changed_at > FROZEN_S
+
+    def _give_up_frozen(self, opened_at: float) -> None:
+        """Open anew what stays frozen. Not often: where only the scene stands still, this makes the gate blind."""
+        still_s = self._clock.monotonic() - max(opened_at, self._changed_at)
+        if self._live and self._previous is not None and still_s > self._reopen_s:
+            self._reopen_s = min(2 * self._reopen_s, _REOPEN_S[1])
+            raise CaptureError(f"the picture has not changed for {still_s:.0f} s")
 
     def _end(self) -> None:
         with self._changed:

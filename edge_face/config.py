@@ -23,7 +23,14 @@ ENV_PREFIX = "EDGE_FACE__"
 SEARCH_PATH = (Path("config.ini"), Path("/etc/edge-face/config.ini"))
 
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://[^:/@?#]*):.*@")
-_QUERY_SECRET = re.compile(r"([?&](?:pass|password|pwd|token|key|secret|auth|sig)\w*=)[^&#]*", re.IGNORECASE)
+_TELLING = r"(?:pass|pwd|token|key|secret|auth|sig)"
+_QUERY_SECRET = re.compile(rf"([?&]{_TELLING}\w*=)[^&#]*", re.IGNORECASE)
+_WORD_USER_INFO = re.compile(r"(://)[^\s'\"]*@")
+_WORD_OPTION = re.compile(
+    rf"((?<![\w-])(?:--?[\w-]*{_TELLING}[\w-]*[=:\s]|[\w-]*{_TELLING}[\w-]*[=:])\s*)"
+    r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"&]+)",
+    re.IGNORECASE,
+)
 
 Values = dict[str, dict[str, str]]
 """Section, as written (`camera`, `camera:back`), to key to text."""
@@ -182,6 +189,13 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for id, camera in config.cameras.items():
         if not camera.source:
             yield f"{_heading('camera', id)} source: empty"
+        try:
+            size = camera.wanted_size
+        except ValueError as error:
+            yield f"{_heading('camera', id)} size: {error}"
+            continue
+        if camera.source.startswith("exec:") and camera.format not in ("auto", "mjpeg") and not size:
+            yield f"{_heading('camera', id)} size: raw pictures do not say it, so it has to be set"
     for id, hook in config.webhooks.items():
         if urlsplit(hook.url).scheme not in ("http", "https") or not urlsplit(hook.url).hostname:
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
@@ -299,4 +313,12 @@ def mask_url(text: str) -> str:
 
     Not by a URL parser: a password that holds # or / is no valid URL, and must not show either.
     """
+    if text.startswith("exec:"):
+        return mask_command(text)
     return _QUERY_SECRET.sub(rf"\1{SECRET}", _USER_INFO.sub(rf"\1:{SECRET}@", text))
+
+
+def mask_command(text: str) -> str:
+    """A command, or a line that a program wrote, without the passwords that its addresses and options show."""
+    text = _WORD_OPTION.sub(rf"\1{SECRET}", _WORD_USER_INFO.sub(rf"\1{SECRET}@", text))
+    return _QUERY_SECRET.sub(rf"\1{SECRET}", text)

@@ -49,7 +49,26 @@ class Camera:
     source: str = option(
         "auto",
         "auto (the first camera found), 0, /dev/video0, /dev/v4l/by-id/..., rtsp://..., http(s)://..., a video file, "
-        "a folder of images, or demo.",
+        "a folder of images, csi (Raspberry Pi, by rpicam-vid), jetson-csi (by gst-launch-1.0), exec:COMMAND (a shell "
+        "command that writes pictures to its standard output), or demo.",
+    )
+    size: str = option(
+        "auto",
+        "Size to ask the camera for, 1280x720 say. auto: 640x480 of a V4L2 camera, 1280x720 of csi and jetson-csi. "
+        "exec: the size of the raw pictures that the command writes; MJPEG says it itself.",
+    )
+    format: str = option(
+        "auto",
+        "Format to ask the camera for, or that the command of exec: writes. auto: MJPEG from exec: and from a V4L2 "
+        "camera above 640x480, else what suits it. yuvj420p is yuv420p in full range.",
+        choices=("auto", "mjpeg", "yuv420p", "yuvj420p", "bgr24"),
+    )
+    stride: int = option(
+        0,
+        "Bytes from one line of a raw picture to the next, where they are padded. 0: not padded by exec:, and as "
+        "rpicam-vid does it by csi.",
+        low=0,
+        high=262144,
     )
     scale: float | None = option(
         None,
@@ -67,6 +86,18 @@ class Camera:
         "A clip plays at its own speed and frames that come too fast are dropped, as with a camera. no: every frame "
         "is judged, however long it takes.",
     )
+
+    @property
+    def wanted_size(self) -> tuple[int, int] | None:
+        """Width and height; None for auto. Raises ValueError when `size` is neither."""
+        if self.size.lower() == "auto":
+            return None
+        width, separator, height = self.size.lower().partition("x")
+        if not (separator and width.isdecimal() and height.isdecimal()):
+            raise ValueError("expected WIDTHxHEIGHT, 1280x720 say, or auto")
+        if not (16 <= int(width) <= 16384 and 16 <= int(height) <= 16384):
+            raise ValueError("expected 16x16 to 16384x16384")
+        return int(width), int(height)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -43,6 +44,8 @@ HUNG_S = 15.0
 """A child that is silent, or waits for its camera, for this long is killed; opening a stream may take 5 s."""
 BACK_OFF_S = (0.5, 15.0)
 """First and longest wait before a child is started again."""
+FLAPPING_S = 60.0
+"""A camera that changes between lost and ok ten times in this time comes and goes."""
 HEALTHY_S = 30.0
 """A child that worked this long starts the back-off anew."""
 
@@ -174,6 +177,8 @@ class CameraProcess:
         self._child: Child | None = None
         self._want_jpeg = False
         self._next_track = 1
+        self._changes: deque[float] = deque(maxlen=10)
+        self._flapping = False
         self.status = CameraStatus(camera, "starting")
         self.backend = ""
         self.detector = ""
@@ -210,8 +215,10 @@ class CameraProcess:
                 self._set_state("lost", str(error))
                 _log.error("camera %s: its process %s; starting it again", self._camera, error)
             self.restarts += 1
-            self._healthy = self._clock.monotonic() - started_at > HEALTHY_S
-            await asyncio.sleep(wait_s)
+            lived_s = self._clock.monotonic() - started_at
+            self._healthy = lived_s > HEALTHY_S
+            # The wait is that between two starts: after a child that hung for long the camera may be back already.
+            await asyncio.sleep(max(min(wait_s, BACK_OFF_S[0]), wait_s - lived_s))
 
     def _back_offs(self) -> Any:
         shortest, longest = BACK_OFF_S
@@ -261,14 +268,36 @@ class CameraProcess:
             self._set_state(told.state, told.detail)
 
     def _set_state(self, state: CameraState, detail: str) -> None:
-        if state == self.status.state or (state == "starting" and self.status.state == "lost"):
+        before = self.status.state
+        if state == "starting" and before == "lost":
             return
-        before, self.status = self.status.state, CameraStatus(self._camera, state, detail)
+        if state == before:
+            if detail != self.status.detail:
+                self.status = CameraStatus(self._camera, state, detail)  # a loss may get another reason; not told again
+            return
+        self.status = CameraStatus(self._camera, state, detail)
+        self._log_state(state, before, detail)
+        self._on_state(self.status)
+
+    def _log_state(self, state: CameraState, before: CameraState, detail: str) -> None:
+        """A line for each change, but not for each of a camera that comes and goes for ever."""
+        now = self._clock.monotonic()
+        steady = not self._changes or now - self._changes[-1] > FLAPPING_S
+        self._changes.append(now)
+        often = len(self._changes) == self._changes.maxlen and now - self._changes[0] < FLAPPING_S
+        if often or (self._flapping and not steady):
+            if not self._flapping:
+                _log.warning(
+                    "camera %s comes and goes: %s; no more lines of it until it stayed as it is for %.0f s",
+                    *(self._camera, detail, FLAPPING_S),
+                )
+            self._flapping = True
+            return
+        self._flapping = False
         if state == "lost":
             _log.warning("camera %s is lost: %s", self._camera, detail)
         else:
             _log.info("camera %s %s: %s", self._camera, "is back" if before == "lost" else state, detail)
-        self._on_state(self.status)
 
 
 class PhotoProcess:

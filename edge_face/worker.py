@@ -50,7 +50,7 @@ STATE_EVERY_S = 0.5
 """How often a camera's child tells its state, with or without frames."""
 _PHOTO_MEMORY = 4 << 30
 """Address space of the photo child: a picture that wants more is refused, not allowed to starve the gate."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class CameraLoop:
@@ -184,7 +184,9 @@ def _serve(channel: Channel) -> None:
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a camera's program may leave orphans, which piped.Program.close reaps
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
     # Threads blocked in a driver and native destructors must not delay the end.

@@ -13,9 +13,9 @@ from pathlib import Path
 from edge_face import config, logs, settings
 from edge_face import demo as demo_clip
 from edge_face.daemon import Daemon
+from edge_face.devices import find_cameras
 from edge_face.errors import EdgeFaceError
 from edge_face.people import People
-from edge_face.sources import find_cameras
 from edge_face.terminal import Terminal
 
 _log = logging.getLogger(__name__)

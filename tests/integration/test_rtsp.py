@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_face import sources
+from edge_face import streams
 from edge_face.capture import CameraThread
 from edge_face.clock import SystemClock
 from edge_face.settings import Camera
@@ -154,8 +154,8 @@ def test_frames_are_new_from_the_first_one_on(camera: RtspCamera) -> None:
 
 
 def test_a_camera_that_falls_silent_is_lost_and_comes_back(camera: RtspCamera, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorter = [1000 if value == sources.READ_TIMEOUT_MS else value for value in sources._STREAM_SETTINGS]
-    monkeypatch.setattr(sources, "_STREAM_SETTINGS", tuple(shorter))
+    shorter = [1000 if value == streams.READ_TIMEOUT_MS else value for value in streams.STREAM_SETTINGS]
+    monkeypatch.setattr(streams, "STREAM_SETTINGS", tuple(shorter))
     with playing(camera.address) as thread:
         assert thread.take(8) is not None
         camera.mute.set()

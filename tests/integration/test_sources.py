@@ -24,12 +24,14 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
-from edge_face import sources
-from edge_face.capture import CameraThread, Frame, Lag
+from edge_face import devices
+from edge_face.capture import CameraThread, Frame
 from edge_face.clock import SystemClock
+from edge_face.devices import captures, find_cameras
 from edge_face.errors import CaptureError
+from edge_face.freshness import SLACK_S, Lag, Queue
 from edge_face.settings import Camera
-from edge_face.sources import Queue, captures, find_cameras, open_source
+from edge_face.sources import open_source
 
 BITS, CELL = 10, 32
 SIZE = (BITS * CELL, 96)
@@ -221,7 +223,7 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
 
 def test_cameras_are_told_from_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def capability(driver: bytes, whole: int, node: int) -> bytes:
-        return sources._CAPABILITY.pack(driver, b"a card", b"a bus", 0x060000, whole, node)
+        return devices._CAPABILITY.pack(driver, b"a card", b"a bus", 0x060000, whole, node)
 
     assert captures(capability(b"uvcvideo", 0x84A00001, 0x04200001))
     assert not captures(capability(b"uvcvideo", 0x84A00001, 0x04A00000))  # the webcam's second node: metadata only
@@ -230,7 +232,7 @@ def test_cameras_are_told_from_other_nodes(tmp_path: Path, monkeypatch: pytest.M
     for name in ("video0", "video10", "video2", "video-none", "vbi0"):
         (tmp_path / name).touch()
     assert find_cameras(tmp_path) == []
-    monkeypatch.setattr(sources, "_is_camera", lambda path: True)
+    monkeypatch.setattr(devices, "_is_camera", lambda path: True)
     assert [path.name for path in find_cameras(tmp_path)] == ["video0", "video2", "video10"]
 
 
@@ -522,7 +524,7 @@ class Device:
 def test_a_driver_s_old_frames_are_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = CLOCK.monotonic() - time.monotonic()
 
-    def check(device: Device, source: sources.DeviceSource) -> None:
+    def check(device: Device, source: devices.DeviceSource) -> None:
         for pause_s in [0.0] * 5 + [0.8] + [0.0] * 3 + [0.12] * 6:
             time.sleep(pause_s)
             young = source.read().grabbed_at - ahead - device.shown
@@ -536,7 +538,7 @@ def test_a_driver_s_old_frames_are_not_new(monkeypatch: pytest.MonkeyPatch) -> N
             device = Device(stamped, size)
             monkeypatch.setattr(cv2, "VideoCapture", lambda *_, device=device: device)
             checks.append(
-                pool.submit(check, device, sources.DeviceSource(Path("/dev/null"), Camera(source="0"), CLOCK))
+                pool.submit(check, device, devices.DeviceSource(Path("/dev/null"), Camera(source="0"), CLOCK))
             )
         for done in checks:
             done.result()
@@ -556,7 +558,7 @@ def test_without_a_known_connection_a_grab_that_slept_counts() -> None:
         assert frames.grab()
         assert not frames.fresh
         assert frames.stale
-        assert frames.grabbed_at <= empty_at + sources._SLACK_S
+        assert frames.grabbed_at <= empty_at + SLACK_S
         frames.close()
 
 

@@ -175,7 +175,7 @@ def test_a_live_source_is_lost_whatever_goes_wrong(start: Start, step: Grab | Ex
     assert first.closed.is_set()
 
 
-def test_retries_slow_down_to_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_slow_down_to_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     class Attempts(threading.Event):
@@ -192,7 +192,7 @@ def test_retries_slow_down_to_two_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(thread, "_stopping", Attempts())
     thread.start()
     until(lambda: len(pauses) == 6)
-    for pause, most in zip(pauses, (0.25, 0.5, 1, 2, 2, 2), strict=True):
+    for pause, most in zip(pauses, (0.25, 0.5, 1, 1, 1, 1), strict=True):
         assert 0.7 * most <= pause <= most
 
 
