@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edge_face.errors import CaptureError
 from edge_face.events import CameraState
+from edge_face.freshness import FROZEN_S, Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +39,7 @@ FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 1.0  # so that a camera that is back delivers within 3 s, a try that just fails included
 _STABLE_S = 10.0  # a camera that worked this long starts again with the short retry
 _LONGEST_SKIP_S = 1.0
-FROZEN_S = 4.0
-"""A camera whose picture has not changed for so long is lost: it repeats its last one for ever. A sensor's noise alone
-changes every picture."""
-_REOPEN_S = (10.0, 60.0)  # so long after a picture froze its source is opened anew: at first, and at most
-_SAMPLED = 16  # each so many lines are compared first: different pictures differ there, at a tenth of a millisecond
+_REOPEN_S = (10.0, 60.0)  # what stays frozen is opened anew after so long: at first, and at most
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,7 +66,7 @@ class Grab:
     """What a source gives. Stamped by the source, because only it can tell the grab from the decoding after it."""
 
     image: npt.NDArray[Any]
-    """As it came: grey, BGR or BGRA; the thread makes BGR of it. It is kept: the next one needs other memory."""
+    """As it came: grey, BGR or BGRA; the thread makes BGR of it."""
     grabbed_at: float
     timestamp: float
     skipped: int = 0
@@ -132,13 +129,6 @@ def as_bgr(image: npt.NDArray[Any] | None) -> Image:
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def same_picture(one: Image, other: Image | None) -> bool:
-    """Whether two pictures are equal, bit for bit."""
-    if other is None or one.shape != other.shape:
-        return False
-    return np.array_equal(one[::_SAMPLED], other[::_SAMPLED]) and np.array_equal(one, other)
-
-
 class Pace:
     """Absolute deadlines at `fps`: lateness of one frame never adds to the next, so a clip does not drift."""
 
@@ -188,15 +178,18 @@ class Limiter:
 class CameraThread:
     """Reads a source in a thread of its own, opens it again after a loss, and hands out the newest frame.
 
-    A camera's frame that equals the one before is not handed out: it shows nothing new, and nothing may be decided on
-    it a second time. A clip or a folder may well show the same picture again.
+    A camera's frame that repeats an earlier one is not handed out: it shows nothing new, and nothing may be decided on
+    it again. A clip or a folder may well show the same picture twice.
 
     `read()` may block for ever on a dead stream, and no thread can be ended from outside. So the thread is a daemon
     thread, `stop()` does not insist, and `state.blocked_s` tells the owner when only ending the process helps.
     """
 
-    def __init__(self, open_source: Callable[[], Source], clock: Clock, fps: float = 0.0) -> None:
-        """`fps` bounds the frames taken per second, 0 does not; a patient source is not bounded."""
+    def __init__(
+        self, open_source: Callable[[], Source], clock: Clock, fps: float = 0.0, frozen_s: float = FROZEN_S
+    ) -> None:
+        """`fps` bounds the frames taken per second, 0 does not; a patient source is not bounded. A camera whose picture
+        does not change for `frozen_s` is lost, with 0 it is not."""
         self._open_source = open_source
         self._clock = clock
         self._limiter = Limiter(fps)
@@ -217,8 +210,7 @@ class CameraThread:
         self._last_frame_at: float | None = None
         self._calling_since: float | None = None
         self._live = False
-        self._previous: Image | None = None
-        self._changed_at = 0.0
+        self._changes = Changes(frozen_s)
         self._reopen_s = _REOPEN_S[0]
 
     def start(self) -> None:
@@ -238,8 +230,8 @@ class CameraThread:
         with self._changed:
             name = "ok" if self._state == "ended" and self._slot is not None else self._state
             now, since, detail = self._clock.monotonic(), self._calling_since, self._detail
-            if name == "ok" and self._frozen(now):
-                name, detail = "lost", f"the picture has not changed for {now - self._changed_at:.0f} s"
+            if name == "ok" and self._live and self._changes.frozen(now):
+                name, detail = "lost", self._changes.reason(now)
             return ThreadState(name, detail, self._number, self._last_frame_at, 0.0 if since is None else now - since)
 
     def take(self, timeout_s: float) -> Frame | None:
@@ -337,8 +329,15 @@ class CameraThread:
         with self._changed:
             if self._stopping.is_set():
                 return
-            if self._live and self._repeats(grab, image):
-                return
+            if self._live:
+                now = self._clock.monotonic()
+                thawed = self._state == "ok" and self._changes.frozen(now)
+                if not self._changes.is_new(image, now):
+                    self._number += grab.skipped + 1
+                    self._last_frame_at = grab.grabbed_at
+                    return
+                self._epoch += thawed
+                self._reopen_s = _REOPEN_S[0]
             if grab.round != self._round:
                 self._round = grab.round
                 self._epoch += 1
@@ -352,26 +351,12 @@ class CameraThread:
         if before != "ok":
             log.info("camera %s: %s", "is back" if before == "lost" else "delivers", self._description)
 
-    def _repeats(self, grab: Grab, image: Image) -> bool:
-        """Whether a camera's frame is the one before, also where it was opened anew meanwhile."""
-        now = self._clock.monotonic()
-        if same_picture(image, self._previous):
-            self._number += grab.skipped + 1
-            self._last_frame_at = grab.grabbed_at
-            return True
-        self._epoch += self._state == "ok" and self._frozen(now)
-        self._previous, self._changed_at, self._reopen_s = image, now, _REOPEN_S[0]
-        return False
-
-    def _frozen(self, now: float) -> bool:
-        return self._live and now - self._changed_at > FROZEN_S
-
     def _give_up_frozen(self, opened_at: float) -> None:
         """Open anew what stays frozen. Not often: where only the scene stands still, this makes the gate blind."""
-        still_s = self._clock.monotonic() - max(opened_at, self._changed_at)
-        if self._live and self._previous is not None and still_s > self._reopen_s:
+        now = self._clock.monotonic()
+        if self._live and self._changes.frozen(now) and now - opened_at > self._reopen_s:
             self._reopen_s = min(2 * self._reopen_s, _REOPEN_S[1])
-            raise CaptureError(f"the picture has not changed for {still_s:.0f} s")
+            raise CaptureError(self._changes.reason(now))
 
     def _end(self) -> None:
         with self._changed:

@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import cv2
 
+    from edge_face.capture import Image
     from edge_face.clock import Clock
 
 SLACK_S = 0.25  # the most by which a frame is dated too young; slower cameras than 4 fps are dated a little too old
 STALE_S = 0.5  # a queued frame that may be older is passed over for a newer one
 GAP_S = 0.75  # without a frame from a source that dates none: what comes after it may be as old as that
 WAITED_S = 0.01  # who slept this long for a frame found nothing in the queue
+FROZEN_S = 4.0
+"""A camera whose picture has not changed for so long is lost."""
 CATCH_UP_S = 1.0
 """For so long frames that were stored somewhere are passed over."""
+
+_CYCLE_S = 2.5  # a picture that was shown within this time is no new one
+_LINES = 64  # of a picture are compared; a face is higher than the space between them
 
 _BYTES_RECEIVED = 128  # linux/tcp.h: where tcpi_bytes_received stands in struct tcp_info
 
@@ -105,3 +111,39 @@ class Lag:
             return 0.0
         self._least = min(offset, self._least + 0.001 * (arrived - before))
         return offset - self._least
+
+
+class Changes:
+    """Tells pictures that show something new from repeated ones.
+
+    A camera that froze sends its last picture for ever. Each live one differs from all before it, if only by the
+    sensor's noise. Equal means bit for bit; also to a picture some time ago, because drivers have been seen to go round
+    in their few buffers, and what an encoder makes of one picture goes round with its key frames.
+    """
+
+    def __init__(self, frozen_s: float = FROZEN_S) -> None:
+        """`frozen_s` 0: never frozen."""
+        self._frozen_s = frozen_s
+        self._seen: dict[int, float] = {}
+        self._changed_at: float | None = None
+
+    def is_new(self, image: Image, now: float) -> bool:
+        lines = image[:: max(1, image.shape[0] // _LINES)]
+        mark = hash((image.shape, lines.tobytes()))
+        known = self._seen.pop(mark, None)
+        self._seen[mark] = now  # at the end: the oldest one is always the first
+        while now - next(iter(self._seen.values())) > _CYCLE_S:
+            del self._seen[next(iter(self._seen))]
+        if known is not None and now - known <= _CYCLE_S:
+            return False
+        self._changed_at = now
+        return True
+
+    def frozen(self, now: float) -> bool:
+        return 0 < self._frozen_s < self._still_s(now)
+
+    def reason(self, now: float) -> str:
+        return f"the picture has not changed for {self._still_s(now):.0f} s"
+
+    def _still_s(self, now: float) -> float:
+        return 0.0 if self._changed_at is None else now - self._changed_at

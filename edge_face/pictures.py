@@ -65,17 +65,18 @@ class RawFormat:
         if self.name == "bgr24":
             lines = plane.reshape(self.height, self.stride)[:, : self.width * 3]
             return np.ascontiguousarray(lines).reshape(self.height, self.width, 3)
+        if self.name == "yuvj420p":
+            return self._full_range(plane)
         # With its padding it is a picture that is `stride` wide: U and V have half of the stride, too.
-        yuv = plane.reshape(self.height * 3 // 2, self.stride)
-        bgr = self._full_range(plane) if self.name == "yuvj420p" else cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)
+        bgr = cv2.cvtColor(plane.reshape(self.height * 3 // 2, self.stride), cv2.COLOR_YUV2BGR_I420)
         return np.ascontiguousarray(bgr[:, : self.width], dtype=np.uint8)
 
     def _full_range(self, plane: Image) -> Image:
         """OpenCV knows this only without subsampling; as limited range it would clip highlights and shadows."""
         luma = self.stride * self.height
-        y = plane[:luma].reshape(self.height, self.stride)
-        u, v = plane[luma:].reshape(2, self.height // 2, self.stride // 2)
-        size = (self.stride, self.height)
+        y = plane[:luma].reshape(self.height, self.stride)[:, : self.width]
+        u, v = plane[luma:].reshape(2, self.height // 2, self.stride // 2)[:, :, : self.width // 2]
+        size = (self.width, self.height)
         planes = (y, cv2.resize(v, size), cv2.resize(u, size))
         return np.asarray(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_YCrCb2BGR), dtype=np.uint8)
 

@@ -200,7 +200,7 @@ class Program:
         self._guard.wait()
         for descriptor in (self._lifeline, self._output, self._errors):
             os.close(descriptor)
-        _reap(group)
+        _wait_for_all(group)
 
 
 def _ended(process: int) -> bool:
@@ -210,10 +210,16 @@ def _ended(process: int) -> bool:
     return True
 
 
-def _reap(group: int) -> None:
-    """A camera's child inherits the orphans of what it started (`worker.main`), and they must not stay as zombies."""
+def _wait_for_all(group: int) -> None:
+    """Until none of a killed group is left, so that the next start finds the camera free.
+
+    A camera's child inherits the orphans of what it started (`worker.main`), and they must not stay as zombies.
+    """
     end = time.monotonic() + _END_S
-    with suppress(ChildProcessError):
+    with suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < end:
-            if os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is None:
-                time.sleep(0.01)
+            with suppress(ChildProcessError):
+                while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is not None:
+                    pass
+            os.killpg(group, 0)
+            time.sleep(0.01)

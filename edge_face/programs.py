@@ -41,8 +41,7 @@ def open_program(source: str, camera: Camera, clock: Clock) -> ProgramSource:
     command = source.removeprefix("exec:").strip()
     if not command:
         raise CaptureError("[camera] source = exec: names no command")
-    # Only the first word: what follows may hold a password.
-    name = Path(command.split()[0]).name
+    name = _name(command)
     if camera.format in ("auto", "mjpeg"):
         return ProgramSource(name, command, clock)
     size = _size(camera)
@@ -50,6 +49,16 @@ def open_program(source: str, camera: Camera, clock: Clock) -> ProgramSource:
         raise CaptureError("raw pictures do not say their size: set [camera] size")
     format = RawFormat.of(camera.format, *size, camera.stride)
     return ProgramSource(name, command, clock, raw=lambda _said: format)
+
+
+def _name(command: str) -> str:
+    """The program's name alone: what stands before and after it may be a password."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation mark: the shell will complain of it
+        words = []
+    program = next((word for word in words if not re.match(r"\w+=", word)), "")
+    return Path(program).name if re.fullmatch(r"[\w./+-]+", program) else "the command"
 
 
 def _size(camera: Camera) -> tuple[int, int] | None:

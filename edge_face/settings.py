@@ -79,6 +79,13 @@ class Camera:
         word="auto",
     )
     buffer_size: int = option(1, "Frames the camera driver may queue. 1 is the newest frame only.", low=1, high=64)
+    frozen: float = option(
+        4.0,
+        "Seconds after which a camera whose picture does not change at all is lost; 0: never, for one whose encoder "
+        "leaves nothing of the noise in a still scene.",
+        low=0,
+        high=3600,
+    )
     fps: float = option(10.0, "Most frames judged in a second; 0: as many as the board can.", low=0, high=240)
     loop: bool = option(False, "A clip or a folder starts again at its end. Otherwise its end ends the daemon.")
     realtime: bool = option(

@@ -72,7 +72,8 @@ class CameraLoop:
         )
         self._channel.send(_ready(loaded))
         threading.Thread(target=self._listen, daemon=True).start()
-        thread = CameraThread(lambda: open_source(job.source, self._clock), self._clock, job.source.fps)
+        source = job.source
+        thread = CameraThread(lambda: open_source(source, self._clock), self._clock, source.fps, source.frozen)
         thread.start()
         epoch = 0
         while True:

@@ -23,6 +23,8 @@ from edge_face.capture import CameraThread
 from edge_face.clock import SystemClock
 from edge_face.settings import Camera
 from edge_face.sources import open_source
+from tests.support import film
+from tests.support.cameras import RtspServer
 
 WIDTH, HEIGHT, FPS, BITS = 320, 96, 25, 10
 CLOCK = SystemClock()
@@ -139,6 +141,32 @@ def playing(address: str) -> Iterator[CameraThread]:
     thread.start()
     yield thread
     thread.stop()
+
+
+def test_a_real_server_that_was_stopped_sends_nothing_old_as_new() -> None:
+    """GStreamer's. Stopped, it has pictures in its encoder and its queues, and catches up when it goes on."""
+    server = RtspServer()
+    server.start()
+    try:
+        with playing(server.url) as thread:
+            young, ages = [], []
+            for stopped_s in (0.0, 0.4, 1.5):
+                if stopped_s:
+                    server.hang()
+                    time.sleep(stopped_s)
+                    server.go_on()
+                end = time.monotonic() + 1.5
+                while time.monotonic() < end:
+                    frame = thread.take(0.5)
+                    if frame is not None:
+                        age_s = film.age_s(film.number_of(frame.image))
+                        young.append(age_s - (CLOCK.monotonic() - frame.grabbed_at))
+                        ages.append(age_s)
+            assert max(young) < 0.6, young
+            assert sorted(ages)[len(ages) // 2] < 0.25
+            assert len(ages) > 40
+    finally:
+        server.stop()
 
 
 def test_frames_are_new_from_the_first_one_on(camera: RtspCamera) -> None:

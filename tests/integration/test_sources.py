@@ -490,6 +490,9 @@ class Device:
         self.queued: list[float] = []
         self.next = self.began
         self.shown = 0.0
+        self.shots = 0
+        self.unplugged = threading.Event()
+        self.asked: dict[int, float] = {}
 
     def _fill(self) -> None:
         while self.next <= time.monotonic():
@@ -501,13 +504,21 @@ class Device:
         return True
 
     def set(self, name: int, value: float) -> bool:
+        self.asked[name] = value
         return True
 
     def get(self, name: int) -> float:
+        gives = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0, cv2.CAP_PROP_FPS: 25.0}
+        if name in gives:
+            return gives[name]
+        if name == cv2.CAP_PROP_FOURCC:
+            return float(cv2.VideoWriter.fourcc(*"YUYV"))
         return self.shown * 1000 if name == cv2.CAP_PROP_POS_MSEC and self.stamped else 0.0
 
     def grab(self) -> bool:
         self._fill()
+        if self.unplugged.is_set():
+            return False
         if not self.queued:
             time.sleep(max(0.0, self.next - time.monotonic()))
             self._fill()
@@ -515,7 +526,8 @@ class Device:
         return True
 
     def retrieve(self) -> tuple[bool, npt.NDArray[np.uint8]]:
-        return True, numbered(1)
+        self.shots += 1
+        return True, numbered(self.shots)
 
     def release(self) -> None:
         pass
@@ -542,6 +554,58 @@ def test_a_driver_s_old_frames_are_not_new(monkeypatch: pytest.MonkeyPatch) -> N
             )
         for done in checks:
             done.result()
+
+
+@pytest.mark.parametrize(
+    ("camera", "asked"),
+    [
+        (Camera(), "640x480, 30 fps"),
+        (Camera(size="1280x720"), "1280x720, 30 fps, MJPG"),  # raw, USB 2 carries 10 of them in a second
+        (Camera(size="1280x720", format="yuv420p"), "1280x720, 30 fps, YU12"),
+        (Camera(size="320x240", format="mjpeg"), "320x240, 30 fps, MJPG"),
+    ],
+)
+def test_what_a_camera_is_asked_for_and_what_it_gives_are_both_told(
+    monkeypatch: pytest.MonkeyPatch, camera: Camera, asked: str
+) -> None:
+    """No camera is needed to see what it is asked: OpenCV's object is replaced, its node is a real one."""
+    device = Device(True, 4)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: device)
+    source = devices.DeviceSource(Path("/dev/null"), camera, CLOCK)
+    assert source.description == f"/dev/null, 640x480, 25 fps, YUYV (asked for {asked})"
+    code = asked.partition("fps, ")[2]
+    assert device.asked.get(cv2.CAP_PROP_FOURCC) == (cv2.VideoWriter.fourcc(*code) if code else None)
+    assert list(device.asked)[-4:-2] == [cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT]  # after the format
+
+
+def test_a_node_that_vanishes_is_found_again_under_another_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name and the nodes are real, the driver is not: nodes of /dev that everybody has stand for video0 and 1."""
+    opened: list[tuple[str, Device]] = []
+
+    def open_node(node: str, _api: int) -> Device:
+        opened.append((node, Device(True, 4)))
+        return opened[-1][1]
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_node)
+    name = tmp_path / "usb-Camera-video-index0"
+    name.symlink_to("/dev/null")
+    with playing(Camera(source=f"/dev/..{name}")) as thread:
+        take(thread)
+        assert thread.state.detail.startswith(f"/dev/..{name} (null), 640x480")
+        name.unlink()
+        opened[0][1].unplugged.set()
+        end = time.monotonic() + 5
+        while "no such camera (is it plugged in?)" not in thread.state.detail:
+            assert time.monotonic() < end
+            thread.take(0.05)
+        assert thread.state.name == "lost"
+        name.symlink_to("/dev/zero")
+        began = time.monotonic()
+        assert take(thread).epoch == 1
+        assert time.monotonic() - began < 3
+    assert [node for node, _device in opened] == ["/dev/null", "/dev/zero"]
 
 
 def test_without_a_known_connection_a_grab_that_slept_counts() -> None:

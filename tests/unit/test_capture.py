@@ -76,7 +76,7 @@ def start() -> Iterator[Start]:
     """Starts a thread that opens the given sources one after the other; an exception stands for a failed opening."""
     started: list[CameraThread] = []
 
-    def begin(*sources: ScriptedSource | CaptureError, fps: float = 0.0) -> CameraThread:
+    def begin(*sources: ScriptedSource | CaptureError, fps: float = 0.0, frozen_s: float = 0.0) -> CameraThread:
         left = list(sources)
 
         def open_next() -> ScriptedSource:
@@ -85,7 +85,7 @@ def start() -> Iterator[Start]:
                 raise source
             return source
 
-        thread = CameraThread(open_next, SystemClock(), fps)
+        thread = CameraThread(open_next, SystemClock(), fps, frozen_s)
         started.append(thread)
         thread.start()
         return thread
@@ -350,6 +350,56 @@ def test_the_pace_skips_what_it_cannot_show() -> None:
     assert pace.behind() == 10
     pace.wait()
     assert pace.behind() == 0
+
+
+def test_a_picture_that_does_not_change_is_a_loss_and_no_new_look(start: Start) -> None:
+    source = ScriptedSource()
+    thread = start(source, frozen_s=0.3)
+    source.give(1)
+    assert thread.take(1) is not None
+    for _ in range(3):
+        source.give(1)
+    until(lambda: thread.state.frames == 4)
+    assert thread.take(0.05) is None
+    assert thread.state.name == "ok"
+    until(lambda: thread.state.name == "lost")
+    assert "has not changed for 0 s" in thread.state.detail
+    source.give(1)
+    until(lambda: thread.state.frames == 5)
+    assert thread.state.name == "lost"
+    source.give(2)
+    frame = thread.take(1)
+    assert frame is not None
+    assert (frame.image[0, 0, 0], frame.epoch, thread.state.name) == (2, 1, "ok")
+
+
+def test_a_frozen_camera_is_opened_anew_now_and_then_and_stays_lost(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_REOPEN_S", (0.5, 0.5))
+    sources = [ScriptedSource(), ScriptedSource()]
+    thread = start(*sources, frozen_s=0.2)
+    for source in sources:
+        end = time.monotonic() + 3
+        while not source.closed.is_set() and not (source is sources[1] and source.reads > 3):
+            source.give(1)
+            time.sleep(0.05)
+            assert time.monotonic() < end
+    assert thread.state.name == "lost"
+    assert thread.take(0.05) is None
+    sources[1].give(2)
+    assert thread.take(1) is not None
+    assert thread.state.name == "ok"
+
+
+def test_a_clip_may_stand_still_and_so_may_a_camera_that_was_said_to(start: Start) -> None:
+    clip, camera = ScriptedSource(live=False), ScriptedSource()
+    for thread, source in ((start(clip, frozen_s=0.1), clip), (start(camera, frozen_s=0), camera)):
+        for _ in range(3):
+            source.give(1)
+            assert thread.take(0.2) is not None or source is camera
+            time.sleep(0.1)
+        assert thread.state.name == "ok"
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,11 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         ("rtsp://[bad", "rtsp://[bad"),
         ("/dev/video0", "/dev/video0"),
         ("https://host/a", "https://host/a"),
+        ("exec:ffmpeg -i rtsp://katya:hunter2@cam/1 -f mjpeg -", "exec:ffmpeg -i rtsp://********@cam/1 -f mjpeg -"),
+        (
+            "exec:PIN_TOKEN='hun ter' grab --password hunter2 -s 5",
+            "exec:PIN_TOKEN=******** grab --password ******** -s 5",
+        ),
     ],
 )
 def test_addresses_are_shown_without_their_secrets(address: str, shown: str) -> None:
@@ -180,3 +185,22 @@ def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     assert c.cameras["front"].source == str(tmp_path / "door.mp4")
     assert c.storage.path == str(tmp_path / "a/b.db")
     assert c.attendance.csv == "/var/c.csv"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("size = 640", "[camera] size: expected WIDTHxHEIGHT, 1280x720 say, or auto"),
+        ("size = 4x4", "[camera] size: expected 16x16 to 16384x16384"),
+        ("format = raw", "[camera] format: expected auto or mjpeg"),
+        ("source = exec:grab\nformat = bgr24", "[camera] size: raw pictures do not say it"),
+    ],
+)
+def test_what_a_camera_cannot_be_asked_for_is_told(tmp_path: Path, lines: str, said: str) -> None:
+    (found,) = problems(tmp_path, f"[camera]\n{lines}\n")
+    assert found.startswith(said)
+
+
+def test_the_size_of_a_camera(tmp_path: Path) -> None:
+    text = "[camera]\nsize = 1280X720\n[camera:a]\n[camera:b]\nsize = Auto\n"
+    assert [camera.wanted_size for camera in load(tmp_path, text).cameras.values()] == [(1280, 720), None]
