@@ -58,6 +58,8 @@ class Arrivals:
         self.bursts: deque[int] = deque(maxlen=10)
         """Bytes between two pauses of the program."""
         self._burst_from = 0
+        self.usual_gap_s = 0.0
+        """Between two pictures of which none had been stored. Less than half of it is no wait, only a busy machine."""
 
     def waited(self, began: float, between_pictures: bool) -> None:
         """Nothing was there at `began`; now there is."""
@@ -65,7 +67,7 @@ class Arrivals:
             return
         self.bursts.append(self._offset - self._burst_from)
         self._burst_from = self._offset
-        if between_pictures:
+        if between_pictures and self._clock.monotonic() - began >= self.usual_gap_s / 2.5:
             self.bound = began
 
     def read(self, count: int) -> None:

@@ -151,6 +151,7 @@ class ProgramSource:
         self._begun = 0.0  # the bound of the picture that is not yet complete
         self._gaps: deque[float] = deque(maxlen=9)
         self._last: float | None = None
+        self._last_bound = 0.0
         self._program = Program(name, command, clock)
         try:
             self._first: Grab | None = self._next(OPEN_S)
@@ -175,7 +176,7 @@ class ProgramSource:
         while True:
             pictures, bound = self._pictures(began + limit_s)
             skipped += len(pictures) - 1
-            self._mind_the_gap()
+            self._mind_the_gap(bound)
             if arrivals.stale(bound):
                 if self._clock.monotonic() - began > READ_S:
                     raise CaptureError(f"{self._program.name} writes faster than this board can read")
@@ -220,7 +221,7 @@ class ProgramSource:
             self._splitter = RawSplitter(self._format) if self._format else MjpegSplitter()
         return self._splitter
 
-    def _mind_the_gap(self) -> None:
+    def _mind_the_gap(self, bound: float) -> None:
         """After a long one nobody knows whether the program stored pictures meanwhile, and is late from now on."""
         now = self._clock.monotonic()
         if self._last is not None:
@@ -230,8 +231,10 @@ class ProgramSource:
                     f"{self._program.name} gave no picture for {gap:.1f} s: those that come now may be old, so it is "
                     "started anew"
                 )
-            self._gaps.append(gap)
-        self._last = now
+            if bound > self._last_bound:
+                self._gaps.append(gap)
+                self._program.arrivals.usual_gap_s = statistics.median(self._gaps)
+        self._last, self._last_bound = now, bound
 
     def _check_size(self) -> None:
         """A wrong stride or size shears all pictures; the program's pauses show how long its pictures really are."""

@@ -71,6 +71,7 @@ class CameraLoop:
             loaded, job.engine, scale=job.source.scale, track_memory_s=job.track_memory_s, first_track=job.first_track
         )
         self._channel.send(_ready(loaded))
+        _mute_libraries()
         threading.Thread(target=self._listen, daemon=True).start()
         source = job.source
         thread = CameraThread(lambda: open_source(source, self._clock), self._clock, source.fps, source.frozen)
@@ -156,6 +157,16 @@ def _load(job: CameraJob | PhotoJob, channel: Channel) -> models.Models:
     """The parent hears of each backend before it is tried: some kill the process on some boards."""
     cv2.setNumThreads(models.thread_count(job.engine))
     return models.load(job.engine, job.skip_backends, lambda backend: channel.send(Trying(backend)))
+
+
+def _mute_libraries() -> None:
+    """Only Python goes on writing to stderr: libjpeg has a line there for each damaged picture of a bad USB cable."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # a name, not a path of ours
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _ready(loaded: models.Models) -> Ready:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -194,6 +194,22 @@ def test_what_cannot_be_opened_is_said_in_words_and_without_the_password(source:
         open_source(Camera(source=source.replace("{closed}", str(closed))), CLOCK)
     assert said in caught.value.message
     assert "secret" not in caught.value.message
+
+
+def test_a_host_that_does_not_answer_at_all_is_given_up_soon() -> None:
+    """As one that is switched off: else it could come back during a try that takes 5 s and is not repeated."""
+    with socket.socket() as server, ExitStack() as clients:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):  # its queue is full, and the kernel drops who wants to connect
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(server.getsockname())
+        began = time.monotonic()
+        with pytest.raises(CaptureError, match=r"cannot be reached \(timed out\)"):
+            open_source(Camera(source=f"rtsp://127.0.0.1:{server.getsockname()[1]}/live"), CLOCK)
+        assert time.monotonic() - began < 2
 
 
 def test_opencv_and_ffmpeg_keep_quiet_at_each_attempt() -> None:

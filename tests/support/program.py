@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--align", type=int, default=1)
     parser.add_argument("--fps", type=float, default=film.FPS, help="0: as fast as they are read")
     parser.add_argument("--queue", action="store_true", help="keep all pictures until they are written")
+    parser.add_argument("--damage", action="store_true", help="a part of each JPEG is missing")
     parser.add_argument("--flood", action="store_true", help="say a lot")
     for name in ("--timeout", "--framerate", "--output", "--verbose", "--quality"):
         parser.add_argument(name)
@@ -51,6 +52,8 @@ def main() -> None:
             if options.codec == "mjpeg":
                 image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
                 data = cv2.imencode(".jpg", image)[1].tobytes()
+                if options.damage:
+                    data = data[: len(data) * 3 // 4] + b"\xff\xd9"
         while (flags / "stall").exists():
             time.sleep(0.02)
         if options.flood:
