@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
+OPEN_TIMEOUT_MS = 5000  # a camera with a key frame every 4 s must still be able to answer
+READ_TIMEOUT_MS = 3000
+NETWORK_LIMITS = (
+    *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS),
+    *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS),
+)
 FALLBACK_FPS = 25.0  # for a clip whose container does not say, or lies
 FOLDER_FPS = 2.0
 
@@ -56,7 +62,8 @@ class ClipSource:
         self.description = describe(name, self._capture)
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(self._name, cv2.CAP_FFMPEG)
+        limits = NETWORK_LIMITS if "://" in self._name else ()
+        capture = cv2.VideoCapture(self._name, cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
             raise CaptureError(f"{mask_url(self._name)}: is no video that can be read")
         return capture
@@ -82,6 +89,10 @@ class ClipSource:
         if self._capture.grab():
             self._read_any = True
             return True
+        # A connection that broke is an end for FFmpeg. Not every file counts its frames exactly.
+        played, count = self._capture.get(cv2.CAP_PROP_POS_FRAMES), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if "://" in self._name and played < 0.9 * count:
+            raise CaptureError(f"{mask_url(self._name)}: broke off after {played:.0f} of {count:.0f} frames")
         if not self._read_any:
             raise CaptureError(f"{mask_url(self._name)}: has no frame that can be read")
         if not self._loop:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from edge_face.capture import Grab, Source
-from edge_face.clips import ClipSource, describe
+from edge_face.clips import NETWORK_LIMITS, READ_TIMEOUT_MS, ClipSource, describe
 from edge_face.config import mask_url
 from edge_face.errors import CaptureError
 from edge_face.freshness import CATCH_UP_S, GAP_S, SLACK_S, Lag, Queue
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from edge_face.clock import Clock
     from edge_face.settings import Camera
 
-OPEN_TIMEOUT_MS = 5000  # a camera with a key frame every 4 s must still be able to answer
-READ_TIMEOUT_MS = 3000
 _REACH_S = 1.0
 _MOST_BEHIND_S = 2.0
 _MADE_IN_S = 1 / 40  # for a stream that does not say it; half of it still tells 60 fps from a burst
@@ -34,11 +32,7 @@ _MADE_IN_S = 1 / 40  # for a stream that does not say it; half of it still tells
 _RTSP_OPTIONS = "rtsp_transport;tcp|max_delay;200000|fpsprobesize;0|analyzeduration;500000"
 _HTTP_OPTIONS = "fpsprobesize;0|analyzeduration;500000"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-STREAM_SETTINGS = (
-    *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS),
-    *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS),
-    *(cv2.CAP_PROP_N_THREADS, 1),  # on n threads FFmpeg decodes H.264 n - 1 frames late
-)
+STREAM_SETTINGS = (*NETWORK_LIMITS, cv2.CAP_PROP_N_THREADS, 1)  # on n threads FFmpeg decodes H.264 n - 1 frames late
 
 
 def open_address(address: str, camera: Camera, clock: Clock) -> Source:

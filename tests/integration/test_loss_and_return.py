@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
 import time
@@ -111,5 +112,7 @@ async def test_each_loss_and_each_return_is_told_in_time_and_once(tmp_path: Path
         assert watcher.texts(f"/{id}/camera") == ["ok", *["lost", "ok"] * 3]
         assert log.count(f"camera {id} is lost: ") == 3, log
         assert log.count(f"camera {id} is back: ") == 3, log
+    for reason in ("ended with exit code 3", "gave no picture for 3 s", "has not changed for 4 s"):
+        assert re.search(f"camera program is lost: .*{reason}", log), log
     assert f"camera rtsp is back: {rtsp.url}, 320x240, " in log
     assert "geheim" not in log

@@ -108,7 +108,7 @@ def install(path: Path, command: str) -> None:
 def test_the_newest_picture_of_a_command(options: str, asked: Camera) -> None:
     camera = Camera(source=f"exec:{PROGRAM} {options}", size=asked.size, format=asked.format, stride=asked.stride)
     with playing(camera) as thread:
-        frames = [take(thread) for _ in range(15)]
+        frames = [take(thread) for _ in range(8)]
         state = thread.state
     ages = sorted(film.age_s(film.number_of(frame.image)) - (CLOCK.monotonic() - frame.grabbed_at) for frame in frames)
     assert ages[-3] < 0.15  # on a busy machine one may come late
@@ -232,29 +232,27 @@ def test_a_wrong_stride_is_told_and_not_shown_for_ever() -> None:
         assert f"pictures of {832 * 480 * 3 // 2} bytes, but 800x480 yuv420p with stride 800 has" in thread.state.detail
 
 
-def test_a_command_that_dies_stalls_and_floods_is_back_within_three_seconds(
+def test_a_talkative_command_that_dies_is_told_once_and_back_within_three_seconds(
     flags: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "edge_face.capture")
     with playing(Camera(source=f"exec:{PROGRAM} --flood")) as thread:
-        for fault, reason in (("die", "ended with exit code 3"), ("stall", "gave no picture for 3 s")):
+        for _ in range(25):  # a pipe is full after one
             take(thread)
-            until(lambda: caplog.messages[-1:] and "lost" not in caplog.messages[-1])
-            before = len(caplog.records)
-            (flags / fault).touch()
-            began = time.monotonic()
-            until(lambda: thread.take(0.1) is None and thread.state.name == "lost")
-            assert time.monotonic() - began < 4.5
-            assert reason in caplog.messages[-1]
-            assert "geheim" not in caplog.messages[-1]
-            time.sleep(0.7)  # some tries fail
-            assert len(caplog.records) == before + 1  # one line
-            (flags / fault).unlink()
-            began = time.monotonic()
-            assert film.age_s(film.number_of(take(thread).image)) < 0.7
-            assert time.monotonic() - began < 3
-            until(lambda: "is back" in caplog.messages[-1])
-            assert len(caplog.records) == before + 2
+        (flags / "die").touch()
+        until(lambda: "lost: " in caplog.messages[-1])
+        time.sleep(1.2)  # some tries fail
+        (flags / "die").unlink()
+        began = time.monotonic()
+        assert film.age_s(film.number_of(take(thread).image)) < 0.7
+        assert time.monotonic() - began < 3
+        until(lambda: "is back" in caplog.messages[-1])
+    said = "python ended with exit code 3 (ERROR: *** no cameras available, at rtsp://********@door ***)"
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "python, 640x480, MJPEG",
+        said,
+        "python, 640x480, MJPEG",
+    ]
 
 
 async def test_damaged_pictures_are_no_reason_to_fill_the_log(capfd: pytest.CaptureFixture[str]) -> None:
@@ -370,7 +368,7 @@ def test_a_reader_that_was_stopped_gets_nothing_old_as_new() -> None:
 def test_a_program_faster_than_its_reader_is_no_source_of_old_pictures() -> None:
     with playing(Camera(source=f"exec:{PROGRAM} --fps 0 --codec mjpeg")) as thread:
         until(lambda: thread.take(0.1) is not None)
-        end = time.monotonic() + 2.5
+        end = time.monotonic() + 1.5
         ages = []
         while time.monotonic() < end:
             if frame := thread.take(0.2):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_face import streams
+from edge_face import clips, streams
 from edge_face.capture import CameraThread
 from edge_face.clock import SystemClock
 from edge_face.settings import Camera
@@ -143,6 +143,7 @@ def playing(address: str) -> Iterator[CameraThread]:
     thread.stop()
 
 
+@pytest.mark.slow
 def test_a_real_server_that_was_stopped_sends_nothing_old_as_new() -> None:
     """GStreamer's. Stopped, it has pictures in its encoder and its queues, and catches up when it goes on."""
     server = RtspServer()
@@ -181,8 +182,9 @@ def test_frames_are_new_from_the_first_one_on(camera: RtspCamera) -> None:
         assert sorted(behind)[6] <= 2, behind
 
 
+@pytest.mark.slow  # the same with GStreamer's server: test_loss_and_return.py
 def test_a_camera_that_falls_silent_is_lost_and_comes_back(camera: RtspCamera, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorter = [1000 if value == streams.READ_TIMEOUT_MS else value for value in streams.STREAM_SETTINGS]
+    shorter = [1000 if value == clips.READ_TIMEOUT_MS else value for value in streams.STREAM_SETTINGS]
     monkeypatch.setattr(streams, "STREAM_SETTINGS", tuple(shorter))
     with playing(camera.address) as thread:
         assert thread.take(8) is not None

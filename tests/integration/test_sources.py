@@ -133,6 +133,49 @@ def test_a_clip_that_loops_begins_an_epoch_each_time(tmp_path: Path) -> None:
     assert [frame.number for frame in frames] == list(range(1, 11))
 
 
+def test_a_file_that_vanishes_is_lost_and_played_again_when_it_is_back(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.avi", 4, 25)
+    with playing(Camera(source=path, loop=True)) as thread:
+        take(thread)
+        (tmp_path / "clip.avi").rename(tmp_path / "away")
+        end = time.monotonic() + 5
+        while thread.state.name != "lost":
+            assert time.monotonic() < end
+            thread.take(0.05)
+        (tmp_path / "away").rename(tmp_path / "clip.avi")
+        began = time.monotonic()
+        take(thread)
+        assert time.monotonic() - began < 3
+
+
+def test_a_clip_over_http_that_breaks_off_is_lost_and_did_not_end(tmp_path: Path) -> None:
+    data = Path(make_clip(tmp_path / "clip.avi", 200, 25)).read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name http.server asks for
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(data[: len(data) // 2])
+                closing.wait(20)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    closing = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/clip.avi"
+        with playing(Camera(source=address, realtime=False)) as thread:
+            while thread.take(5) is not None:
+                pass
+            assert thread.state.name == "lost"
+            assert "broke off after " in thread.state.detail
+        closing.set()
+        server.shutdown()
+
+
 @pytest.mark.parametrize(("fps", "count", "expected_s"), [(20.0, 10, 0.45), (0.0, 3, 1.0)])
 def test_a_folder_shows_its_images_by_name(tmp_path: Path, fps: float, count: int, expected_s: float) -> None:
     for number in range(count):
