@@ -137,17 +137,6 @@ class Access:
         """A PASS from before a restart: it still counts for the visit and the cooldown."""
         self._known[person_id] = _Known(_Visit({person_id}), passed_at, passed_at)
 
-    def take_back(self, person_id: str | None) -> None:
-        """The PASS could not be told to anybody, so it was none."""
-        known = self._known.get(person_id or "")
-        if known is None or person_id is None:
-            return
-        known.passed_at = float("-inf")
-        for visit in (known.visit, *(track.visit for track in self._tracks.values())):
-            visit.passed.discard(person_id)
-        for track in self._tracks.values():
-            track.settled = False
-
     def people_changed(self, people: Mapping[str, Person]) -> None:
         """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more."""
         self._known = {id: known for id, known in self._known.items() if id in people}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import platform
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from edge_face import __version__, outputs
+from edge_face import __version__, outputs, retention
 from edge_face.backends import Backends
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
@@ -21,6 +22,7 @@ from edge_face.errors import StoreError
 from edge_face.events import CameraStatus, Event, FrameView, Presence
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
+from edge_face.journal import Journal
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
@@ -38,10 +40,9 @@ from edge_face.web.server import Server
 _log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-CLOCK_POLL_S = 5.0
+CLOCK_POLL_S = 2.0
 BACKLOG_POLL_S = 5.0
-PURGE_EVERY_S = 3600.0
-PURGE_BATCH = 500
+TOKEN_RETRY_S = 5.0
 ANNOUNCEMENTS = 1000
 """Decisions that may wait for the database; more than that means that it hangs, and the oldest have expired."""
 
@@ -55,8 +56,12 @@ class Daemon:
         terminal: Terminal,
         clock: Clock | None = None,
         prepare: Callable[[People], Awaitable[None]] | None = None,
+        *,
+        synchronised: Callable[[], bool] = wall_clock_synchronised,
     ) -> None:
-        """`prepare` runs before the cameras start: the demo enrols its person there."""
+        """`prepare` runs before the cameras start: the demo enrols its person there. `synchronised`: whether the wall
+        clock is.
+        """
         self._config = config
         self._prepare = prepare
         self._terminal = terminal
@@ -64,7 +69,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._views: Bus[FrameView] = Bus()
         self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
-        self._clock_synced = wall_clock_synchronised()
+        self._synchronised = synchronised
+        self._clock_synced = synchronised()
         self._started_at = self._clock.monotonic()
         self._backlog: dict[str, Backlog] = {}
         self._gates: dict[str, Gate] = {}
@@ -83,6 +89,8 @@ class Daemon:
             stack.push_async_callback(thread.close)
             store = await thread.run(Store, Path(config.storage.path), self._clock)
             stack.push_async_callback(thread.run, store.close)
+            journal = await thread.run(Journal, store, self._clock)
+            stack.push_async_callback(thread.run, journal.recover)
             self._roster = StoreRoster(store, thread, self._use_gallery)
             for camera, options in config.cameras.items():
                 self._add_camera(camera, options)
@@ -99,10 +107,10 @@ class Daemon:
                 await self._prepare(people)
 
             sinks = outputs.build(config, self._clock)
-            self._publisher = Publisher(store, thread, sinks, self._clock)
+            self._publisher = Publisher(journal, thread, sinks, self._clock)
 
             tokens = Tokens(store, self._clock)
-            admin = await thread.run(tokens.ensure_admin, token_file(Path(config.storage.path)))
+            self._admin = await self._admin_token(tokens, thread)
             server = Server(
                 config,
                 Services(
@@ -113,7 +121,7 @@ class Daemon:
                     views=self._views,
                     health=self.health,
                     status=self.status,
-                    pseudonym_key=await thread.run(store.secret, "pseudonyms"),
+                    pseudonym_key=await self._pseudonym_key(store, thread),
                     on_viewers=self._on_viewers,
                 ),
             )
@@ -121,15 +129,30 @@ class Daemon:
             stack.push_async_callback(server.stop)
             self._terminal.welcome(
                 url=server.url,
-                token=admin,
+                token=self._admin,
                 token_file=str(token_file(Path(config.storage.path))),
                 topic=f"edge-face/{slug(config.node.id)}/+/event",
                 broker=config.mqtt.host,
                 cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
             )
-            await self._work(store, thread)
+            await self._work(store, thread, tokens)
 
-    async def _work(self, store: Store, thread: StoreThread) -> None:
+    async def _admin_token(self, tokens: Tokens, thread: StoreThread) -> str:
+        """Empty while there is none and none can be written: the gate works without the API."""
+        try:
+            return await thread.run(tokens.ensure_admin, token_file(Path(self._config.storage.path)))
+        except StoreError as error:
+            _log.error("there is no admin token yet: %s", error)
+            return ""
+
+    async def _pseudonym_key(self, store: Store, thread: StoreThread) -> bytes:
+        try:
+            return await thread.run(store.secret, "pseudonyms")
+        except StoreError as error:
+            _log.error("pseudonyms last until the next start only: %s", error)
+            return os.urandom(32)
+
+    async def _work(self, store: Store, thread: StoreThread, tokens: Tokens) -> None:
         async with asyncio.TaskGroup() as group:
             services = [
                 group.create_task(_endless(name, service), name=name)
@@ -138,9 +161,10 @@ class Daemon:
                     ("roster", self._roster.watch()),
                     ("announcements", self._announce_all()),
                     ("tick", self._tick()),
-                    ("clock", self._watch_clock()),
+                    ("clock", self._watch_clock(store, thread)),
                     ("backlog", self._watch_backlog(store, thread)),
-                    ("retention", self._purge(store, thread)),
+                    ("tokens", self._watch_tokens(tokens, thread)),
+                    ("retention", self._keep_events(store, thread)),
                 )
             ]
             cameras = group.create_task(self._watch_cameras(), name="cameras")
@@ -193,9 +217,10 @@ class Daemon:
                 }
                 for camera, process in self._cameras.items()
             ],
+            "storage": self._publisher.storage.payload(),
             "sinks": self._publisher.status(),
             "queues": {
-                target: {"count": backlog.count, "oldest_s": round(max(0.0, self._clock.wall() - backlog.oldest), 1)}
+                target: {"count": backlog.count, "oldest_s": round(backlog.age_s, 1)}
                 for target, backlog in self._backlog.items()
             },
         }
@@ -247,9 +272,6 @@ class Daemon:
             event, deadline = await self._announcements.get()
             try:
                 self._terminal.event(await self._publisher.publish(event, deadline))
-            except StoreError as error:
-                _log.error("an event could not be kept and was not sent: %s", error)
-                self._gates[event.camera].take_back(event)
             finally:
                 self._announcements.task_done()
 
@@ -264,13 +286,23 @@ class Daemon:
             for gate in self._gates.values():
                 gate.tick()
 
-    async def _watch_clock(self) -> None:
+    async def _watch_clock(self, store: Store, thread: StoreThread) -> None:
         while True:
-            synced = wall_clock_synchronised()
+            synced = self._synchronised()
             if synced != self._clock_synced:
                 _log.warning("the clock is %s", "synchronised" if synced else "no longer synchronised")
-            self._clock_synced = synced
+                self._clock_synced = synced
+                if synced:
+                    with contextlib.suppress(StoreError):  # then before the next time that old events are deleted
+                        await thread.run(store.date_events)
             await asyncio.sleep(CLOCK_POLL_S)
+
+    async def _watch_tokens(self, tokens: Tokens, thread: StoreThread) -> None:
+        """After a start on a full disk: make the admin token as soon as there is room."""
+        while True:
+            await asyncio.sleep(TOKEN_RETRY_S)
+            if not self._admin:
+                self._admin = await self._admin_token(tokens, thread)
 
     async def _watch_backlog(self, store: Store, thread: StoreThread) -> None:
         """For status and metrics, which must not wait for the database."""
@@ -279,19 +311,10 @@ class Daemon:
                 self._backlog = await thread.run(store.backlog)
             await asyncio.sleep(BACKLOG_POLL_S)
 
-    async def _purge(self, store: Store, thread: StoreThread) -> None:
-        """Retention. Not while the clock is unset: everything would look old, or new, for ever."""
+    async def _keep_events(self, store: Store, thread: StoreThread) -> None:
         days = self._config.storage.retention
-        while True:
-            if days and self._clock_synced:
-                try:
-                    purged = PURGE_BATCH
-                    while purged == PURGE_BATCH:
-                        purged = await thread.run(store.purge, self._clock.wall() - days * 86400, PURGE_BATCH)
-                        await asyncio.sleep(0.5)  # the gate's own writes come in between
-                except StoreError as error:
-                    _log.error("old events could not be purged: %s", error)
-            await asyncio.sleep(PURGE_EVERY_S)
+        # Asked anew, not what was known some seconds ago: the date may be wrong since.
+        await retention.keep(store, thread, self._clock, days, self._synchronised)
 
 
 async def _endless(name: str, service: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -20,52 +20,129 @@ from edge_face.migrations import UnsuitableDatabase, check, migrate
 
 BUSY_TIMEOUT_S = 5.0
 """How long one process waits for another's write."""
+REOPEN_S = 1.0
+"""How often a file that could not be opened as it should is tried again."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Database:
-    """One connection, usable from any thread, one call at a time. Several processes may have the file open."""
+    """One connection, usable from any thread, one call at a time. Several processes may have the file open.
+
+    A disk that is full or read-only when the file is opened is no reason to stop: what is there can be read, writing
+    raises StoreError, and the file is opened anew, about once a second, until it can be used as it should.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._closed = False
+        self._limited = False
+        self._reopen_at = 0.0
+        self._unscrubbed = False
         with self._errors():
             _create_private(path)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
             self._opened = path.stat()
-            try:
-                self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = self._open()
 
-    def _prepare(self) -> None:
-        db = self._connection
-        check(db)  # first of all, so that a file that is not ours stays exactly as it is
-        _switch_to_wal(db)
-        # FULL: an acknowledged write outlives a power cut, which at a gate is how most devices are switched off.
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        # Faces are biometric data: what is deleted is overwritten, not merely unlinked.
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA journal_size_limit = 4194304")
+    @property
+    def limited(self) -> bool:
+        """Whether the file could only be opened for reading, or failed since."""
+        return self._limited
+
+    def _open(self) -> sqlite3.Connection:
+        self._reopen_at = time.monotonic() + REOPEN_S
+        self._limited = False
+        try:
+            return self._open_fully()
+        except sqlite3.OperationalError as error:
+            if _primary(error) not in _DISK_ERRORS:
+                raise
+            self._limited = True
+            try:
+                return self._open_for_reading()
+            except sqlite3.Error:
+                raise error from None
+
+    def _open_fully(self) -> sqlite3.Connection:
+        db = self._connect("mode=rw")
+        try:
+            check(db)  # first of all, so that a file that is not ours stays exactly as it is
+            _switch_to_wal(db)
+            # FULL: an acknowledged write outlives a power cut, which at a gate is how most devices are switched off.
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            # Faces are biometric data: what is deleted is overwritten, not merely unlinked.
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("PRAGMA journal_size_limit = 4194304")
+            migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open_for_reading(self) -> sqlite3.Connection:
+        """For a disk on which SQLite cannot make its shared memory file, which readers need as well.
+
+        Where files can be opened for writing, exclusive locking does without it. Where not, nobody can write, so a
+        file without a log may be taken as it is; one with a log may not: it would show people who were removed.
+        """
+        try:
+            return self._checked(self._connect("mode=rw"), "PRAGMA locking_mode = EXCLUSIVE")
+        except sqlite3.Error:
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+        return self._checked(self._connect("immutable=1"))
+
+    def _checked(self, db: sqlite3.Connection, *settings: str) -> sqlite3.Connection:
+        try:
+            for setting in settings:
+                db.execute(setting)
+            check(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        """Never makes a file: who opens an existing one anew must not find an empty one in its place."""
+        db = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?{mode}",
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
         db.create_function("casefold", 1, str.casefold, deterministic=True)
-        migrate(db)
+        return db
+
+    def _heal(self) -> None:
+        """After an error of the disk: open the file anew, since SQLite never turns a connection for reading back."""
+        if self._closed or not self._limited or time.monotonic() < self._reopen_at:
+            return
+        with suppress(sqlite3.Error):  # the disk is broken, so closing may fail
+            self._connection.close()
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self._limited = True
+            raise
 
     def close(self) -> None:
         with self._lock, self._errors():
+            self._closed = True
             self._connection.close()
 
     def is_in_place(self) -> bool:
         """Whether the file that is open still is the one that others find at its path."""
         try:
             return os.path.samestat(self._opened, self.path.stat())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:  # a disk that fails is another matter
+            return True
 
     def check(self) -> None:
         """Look for damage in the file. Raises StoreError."""
@@ -76,9 +153,14 @@ class Database:
 
     def secret(self, name: str) -> bytes:
         """32 random bytes, made once and kept, as the key of pseudonyms and signatures."""
-        with self.writing() as db:
-            db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, os.urandom(32)))
-            value: bytes = db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()[0]
+        query = "SELECT value FROM secrets WHERE name = ?"
+        with self.reading() as db:  # first, as this works on a full disk as well
+            row = db.execute(query, (name,)).fetchone()
+        if row is None:
+            with self.writing() as db:
+                db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, os.urandom(32)))
+                row = db.execute(query, (name,)).fetchone()
+        value: bytes = row[0]
         return value
 
     @contextmanager
@@ -88,15 +170,22 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk when the block is left, or, after any exception, never happened."""
+    def writing(self, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
+        """A transaction that is on the disk when the block is left, or, after any exception, never happened.
+
+        `wait_s`: how long another process may go on writing before it is an error.
+        """
         # IMMEDIATE: take the write lock before the first read, so that what was read still holds when writing.
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._transaction("BEGIN IMMEDIATE", wait_s) as connection:
             yield connection
+        if self._unscrubbed:
+            self.scrub_log(wait_s=0)
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
         with self._lock, self._errors():
+            self._heal()
+            self._connection.execute(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
             self._connection.execute(begin)
             try:
                 yield self._connection
@@ -107,17 +196,53 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def scrub_log(self) -> None:
-        """Move the write-ahead log into the file and empty it: it still holds pages as they were before a deletion."""
-        with self._lock, self._errors():
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def scrub_log(self, wait_s: float = BUSY_TIMEOUT_S) -> None:
+        """Move the write-ahead log into the file and empty it: it still holds pages as they were before a deletion.
+
+        The deletion itself is committed by then, so what hinders this (a full disk, a reader) is no error: it is tried
+        again after each later write.
+        """
+        with self._lock:
+            try:
+                self._connection.execute(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
+                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.Error:
+                busy = 1
+            self._unscrubbed = bool(busy)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnsuitableDatabase) as error:
+        except (UnsuitableDatabase, OSError) as error:
             raise StoreError(f"The database {self.path} cannot be used: {error}") from error
+        except sqlite3.Error as error:
+            if _primary(error) in _DISK_ERRORS - {sqlite3.SQLITE_FULL}:
+                self._limited = True
+            raise StoreError(f"The database {self.path} cannot be used: {error}", reason=_reason(error)) from error
+
+
+_DISK_ERRORS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the disk is read-only",
+    sqlite3.SQLITE_IOERR: "the disk cannot be written or read",
+    sqlite3.SQLITE_CANTOPEN: "the disk cannot be written or read",
+    sqlite3.SQLITE_BUSY: "another program is writing to the database",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+}
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's result code without its details; 0 for an error of Python's module."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """What is wrong with the disk, for people; empty where that is not known."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return _REASONS[sqlite3.SQLITE_FULL]
+    return _REASONS.get(_primary(error), "")
 
 
 def _create_private(path: Path) -> None:
@@ -163,13 +288,14 @@ def sync_folder(folder: Path) -> None:
 def lock_for_daemon(path: Path) -> BinaryIO:
     """Make sure that only one daemon works with this database: two would decide everything twice.
 
-    Commands need no lock. Holds until the returned file is closed, or the process ends. Raises StoreError.
+    Commands need no lock. Holds until the returned file is closed, or the process ends. Raises StoreError. It is the
+    database itself that is locked (flock, which SQLite does not use), so this needs no room on the disk.
     """
-    lock = path.with_name(path.name + ".lock")
+    _create_private(path)
     try:
-        file = lock.open("ab")
+        file = path.open("rb")
     except OSError as error:
-        raise StoreError(f"The lock file {lock} cannot be made: {error.strerror}") from error
+        raise StoreError(f"The database {path} cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

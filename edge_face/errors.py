@@ -75,4 +75,10 @@ class ConflictError(EdgeFaceError):
 
 
 class StoreError(EdgeFaceError):
+    """`reason` says what is wrong, like `the disk is full`, where that is known; without paths, so for everybody."""
+
     code = "storage_unavailable"
+
+    def __init__(self, message: str, code: str | None = None, *, reason: str = "") -> None:
+        super().__init__(message, code)
+        self.reason = reason

@@ -88,10 +88,6 @@ class Gate:
         """A PASS from before a restart (monotonic seconds)."""
         self._access.remember(person_id, passed_at)
 
-    def take_back(self, event: Event) -> None:
-        """The event could be neither kept nor sent. Whoever still stands there is decided anew."""
-        self._access.take_back(event.person_id)
-
     def on_camera(self, status: CameraStatus) -> None:
         if status.state == "ended":
             for decision in self._access.end_visits(self._clock.monotonic()):

@@ -91,6 +91,20 @@ MIGRATIONS: tuple[str, ...] = (
         in_file INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     """,
+    # 2: whether an event's time is to be trusted; numbers that were told while the disk could not be written
+    """
+    ALTER TABLE events ADD COLUMN clock_synced INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX events_without_time ON events (boot_id) WHERE NOT clock_synced;
+
+    -- Events first_seq to last_seq, from `since` to `until` (Unix seconds), were told and are not in `events`.
+    CREATE TABLE missed (
+        first_seq INTEGER PRIMARY KEY,
+        last_seq INTEGER NOT NULL,
+        since REAL NOT NULL,
+        until REAL NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edge_face.clock import Clock, boot_id
-from edge_face.database import Database
+from edge_face.database import BUSY_TIMEOUT_S, Database
 from edge_face.errors import RequestError
 from edge_face.events import Event
 from edge_face.names import key_text
@@ -61,8 +62,31 @@ class OutboxItem:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     count: int
-    oldest: float
-    """Unix seconds of the oldest event."""
+    age_s: float
+    """Of the oldest event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Numbers that were given, and may have been told, while the disk could not be written; history lacks them."""
+
+    first_seq: int
+    last_seq: int
+    since: float
+    until: float
+    """Unix seconds, as the wall clock went."""
+    reason: str
+
+
+@dataclass(eq=False, slots=True)
+class HeldEvent:
+    """An event that could not be stored yet: numbered, and perhaps delivered already."""
+
+    event: Event
+    decided: float
+    """Seconds of `Clock.monotonic`."""
+    targets: dict[str, float | None]
+    """Deliveries that are still to be made, with their deadlines."""
 
 
 class EventStore(Database):
@@ -75,35 +99,89 @@ class EventStore(Database):
         self._boot = boot or boot_id()
         self._outbox_limit = outbox_limit
 
-    def record(self, event: Event, targets: Sequence[Target] = ()) -> Event:
+    def record(self, event: Event, targets: Sequence[Target] = (), *, wait_s: float = BUSY_TIMEOUT_S) -> Event:
         """Number the event, keep it and queue its deliveries, all or nothing. Returns it with its seq."""
-        with self.writing() as db:
+        with self.writing(wait_s) as db:
             (seq,) = db.execute("UPDATE counters SET value = value + 1 WHERE name = 'seq' RETURNING value").fetchone()
             numbered = event.numbered(seq)
-            if self._is_retired(db, event.person_id):
-                targets = [target for target in targets if target.deadline is None]
-            body = numbered.payload()
-            db.execute(
-                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    seq,
-                    body["timestamp"],
-                    event.camera,
-                    event.status,
-                    event.person_id,
-                    event.name,
-                    json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
-                    self._boot,
-                    self._clock.monotonic(),
-                ),
-            )
-            for target in targets:
-                db.execute(
-                    "INSERT INTO outbox (target, seq, boot_id, deadline) VALUES (?, ?, ?, ?)",
-                    (target.name, seq, self._boot, target.deadline),
-                )
-                self._bound(db, target.name)
+            deadlines = {target.name: target.deadline for target in targets}
+            self._insert(db, HeldEvent(numbered, self._clock.monotonic(), deadlines))
         return numbered
+
+    def _insert(self, db: sqlite3.Connection, held: HeldEvent) -> None:
+        event, body = held.event, held.event.payload()
+        retired = self._is_retired(db, event.person_id)
+        db.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.seq,
+                body["timestamp"],
+                event.camera,
+                event.status,
+                event.person_id,
+                event.name,
+                json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
+                self._boot,
+                held.decided,
+                event.clock_synced,
+            ),
+        )
+        for target, deadline in held.targets.items():
+            if deadline is not None and retired:
+                continue
+            db.execute(
+                "INSERT INTO outbox (target, seq, boot_id, deadline) VALUES (?, ?, ?, ?)",
+                (target, event.seq, self._boot, deadline),
+            )
+            self._bound(db, target)
+
+    def last_seq(self) -> int:
+        """The last number that was given, as far as the database knows."""
+        with self.reading() as db:
+            return int(db.execute("SELECT value FROM counters WHERE name = 'seq'").fetchone()[0])
+
+    def catch_up(
+        self,
+        last_seq: int,
+        held: Sequence[HeldEvent],
+        settled: Collection[tuple[str, int]],
+        drops: Mapping[tuple[str, str], int],
+        missed: tuple[float, float, str],
+        *,
+        wait_s: float,
+    ) -> Missed | None:
+        """Write down at once what happened while nothing could be written; all or nothing.
+
+        Events in `held` are kept, deliveries in `settled` (target, seq) are over, `drops` counts those given up. What
+        is neither stored nor held, up to `last_seq`, is noted as missed, with the time and the reason in `missed`;
+        returns that note.
+        """
+        with self.writing(wait_s) as db:
+            (stored,) = db.execute("SELECT value FROM counters WHERE name = 'seq'").fetchone()
+            last_missed = held[0].event.seq - 1 if held else last_seq
+            note = Missed(stored + 1, last_missed, *missed) if last_missed > stored else None
+            if note:
+                values = (note.first_seq, note.last_seq, note.since, note.until, note.reason)
+                db.execute("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", values)
+            db.executemany("DELETE FROM outbox WHERE target = ? AND seq = ?", settled)
+            for late in held:
+                self._insert(db, late)
+            for (target, reason), count in drops.items():
+                _count_drops(db, target, reason, count)
+            db.execute("UPDATE counters SET value = max(value, ?) WHERE name = 'seq'", (last_seq,))
+        return note
+
+    def missed(self, since: float | None = None, until: float | None = None, limit: int = 100) -> list[Missed]:
+        """What history lacks of that time (Unix seconds), newest first."""
+        query = "SELECT * FROM missed WHERE until >= ? AND since < ? ORDER BY first_seq DESC LIMIT ?"
+        span = (-math.inf if since is None else since, math.inf if until is None else until)
+        with self.reading() as db:
+            return [Missed(*row) for row in db.execute(query, (*span, limit))]
+
+    def is_retired(self, person_id: str | None) -> bool:
+        """Whether the person was removed."""
+        with self.reading() as db:
+            return self._is_retired(db, person_id)
 
     def _is_retired(self, db: sqlite3.Connection, person_id: str | None) -> bool:
         """Whether the person was removed between the decision and now."""
@@ -137,14 +215,19 @@ class EventStore(Database):
             gone = db.execute("DELETE FROM outbox WHERE target = ? AND seq <= ?", (target, row[0])).rowcount
             _count_drops(db, target, "full", gone)
 
-    def pending(self, target: str) -> OutboxItem | None:
-        """The oldest delivery that the target still has to get; None: all done."""
+    def pending(self, target: str, skip: Collection[int] = (), *, live_only: bool = False) -> OutboxItem | None:
+        """The oldest delivery that the target still has to get; None: all done.
+
+        `skip`: numbers to leave out; `live_only`: no expired ones either.
+        """
+        query = (
+            "SELECT seq, payload, deadline, outbox.boot_id FROM outbox JOIN events USING (seq) WHERE target = ? "
+            "AND seq NOT IN (SELECT value FROM json_each(?)) AND (NOT ? OR (outbox.boot_id = ? AND deadline > ?)) "
+            "ORDER BY seq LIMIT 1"
+        )
+        values = (target, json.dumps(list(skip)), live_only, self._boot, self._clock.monotonic())
         with self.reading() as db:
-            row = db.execute(
-                "SELECT seq, payload, deadline, outbox.boot_id FROM outbox JOIN events USING (seq) "
-                "WHERE target = ? ORDER BY seq LIMIT 1",
-                (target,),
-            ).fetchone()
+            row = db.execute(query, values).fetchone()
         if row is None:
             return None
         seq, payload, deadline, boot = row
@@ -153,14 +236,14 @@ class EventStore(Database):
         expired = deadline is not None and self._clock.monotonic() >= deadline
         return OutboxItem(target, seq, json.loads(payload), deadline, expired)
 
-    def done(self, target: str, seq: int) -> None:
+    def done(self, target: str, seq: int, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
         """The target has it."""
-        with self.writing() as db:
+        with self.writing(wait_s) as db:
             db.execute("DELETE FROM outbox WHERE target = ? AND seq = ?", (target, seq))
 
-    def drop(self, target: str, seq: int, reason: str) -> None:
+    def drop(self, target: str, seq: int, reason: str, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
         """Give this delivery up (`expired`, `parked`, ...); `dropped` counts it."""
-        with self.writing() as db:
+        with self.writing(wait_s) as db:
             gone = db.execute("DELETE FROM outbox WHERE target = ? AND seq = ?", (target, seq)).rowcount
             _count_drops(db, target, reason, gone)
 
@@ -176,11 +259,15 @@ class EventStore(Database):
         """What waits, for each target that has anything waiting."""
         with self.reading() as db:
             rows = db.execute(
-                "SELECT target, waiting, timestamp FROM "
+                "SELECT target, waiting, timestamp, decided, boot_id FROM "
                 "(SELECT target, count(*) AS waiting, min(seq) AS seq FROM outbox GROUP BY target) "
                 "JOIN events USING (seq) ORDER BY target"
             ).fetchall()
-        return {target: Backlog(count, oldest) for target, count, oldest in rows}
+        now, date = self._clock.monotonic(), self._clock.wall()
+        return {
+            target: Backlog(count, max(0.0, now - decided if boot == self._boot else date - timestamp))
+            for target, count, timestamp, decided, boot in rows
+        }
 
     def forget_targets(self, keep: Collection[str]) -> int:
         """Remove the deliveries and counts of targets that are no longer configured. Returns how many deliveries."""
@@ -234,17 +321,35 @@ class EventStore(Database):
     def purge(self, before: float, batch: int = 500) -> int:
         """Delete up to `batch` events older than `before` (Unix seconds); returns how many. Call until it is fewer.
 
-        Retention is a promise about personal data, so it also ends a delivery that a target never accepted; those are
-        counted as dropped. Numbers are not used again. Not to be called while the wall clock is not synchronised.
+        An event of a time without a synchronised clock is as old as the next one whose time is known. Retention is a
+        promise about personal data, so it also ends a delivery that a target never accepted; those are counted as
+        dropped. Numbers are not used again. Not to be called while the wall clock is not synchronised.
         """
         with self.writing() as db:
-            old = "SELECT seq FROM events WHERE timestamp < ? ORDER BY timestamp LIMIT ?"
-            seqs = json.dumps([row[0] for row in db.execute(old, (before, batch))])
+            old = "clock_synced AND timestamp < :before"
+            # The undated first: what is dated tells their age, and must still be there for the next batch.
+            undated = f"NOT clock_synced AND seq < (SELECT max(seq) FROM events WHERE {old})"  # noqa: S608
+            found: list[int] = []
+            for which in (f"{undated} ORDER BY seq", f"{old} ORDER BY timestamp"):
+                query = f"SELECT seq FROM events WHERE {which} LIMIT :batch"  # noqa: S608  # constants
+                values = {"before": before, "batch": batch - len(found)}
+                found += [row[0] for row in db.execute(query, values)]
+            seqs = json.dumps(found)
             undelivered = "SELECT target, count(*) FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY 1"
             for target, count in db.execute(undelivered, (seqs,)).fetchall():
                 _count_drops(db, target, "retention", count)
+            db.execute("DELETE FROM missed WHERE until < ?", (before,))
             db.execute("DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
             return db.execute("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (seqs,)).rowcount
+
+    def date_events(self) -> int:
+        """Now that the wall clock is right: give this boot's events of before their time; returns how many.
+
+        For searching and retention. What was told, and is kept as it was told, does not change.
+        """
+        with self.writing() as db:
+            date = "UPDATE events SET timestamp = ? + decided, clock_synced = 1 WHERE boot_id = ? AND NOT clock_synced"
+            return db.execute(date, (self._clock.wall() - self._clock.monotonic(), self._boot)).rowcount
 
 
 def _count_drops(db: sqlite3.Connection, target: str, reason: str, count: int) -> None:

@@ -33,6 +33,10 @@ class _Status(Collector):
         yield GaugeMetricFamily("edge_face_uptime_seconds", "Time since the start.", status["uptime_s"])
         synced = float(status["clock"] == "synced")
         yield GaugeMetricFamily("edge_face_clock_synced", "1 while the wall clock follows a time source.", synced)
+        storage = status["storage"]
+        writable = float(storage["state"] == "ok")
+        yield GaugeMetricFamily("edge_face_storage_up", "1 while the database can be written.", writable)
+        yield GaugeMetricFamily("edge_face_events_held", "Events in memory that wait for the disk.", storage["held"])
         yield from _cameras(status["cameras"])
         yield from _sinks(status["sinks"], status["queues"])
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from edge_face.clock import Clock
 from edge_face.database import StoreThread
-from edge_face.errors import EdgeFaceError, StoreError
+from edge_face.errors import EdgeFaceError
 from edge_face.events import CameraStatus, Event, Presence
+from edge_face.journal import Storage
 from edge_face.outbox import OutboxItem, Target
 
 _log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 HISTORY = "face_event.history"
 """The type of an event that is sent after it expired, so that nobody takes it for a live one."""
@@ -27,7 +25,8 @@ FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 60.0
 LONGEST_LIVE_RETRY_S = 2.0
 """A live event is over in seconds, and each attempt also finds out for the next event whether the target is back."""
-STORE_RETRY_S = 1.0
+RECOVER_S = 1.0
+"""How often it is tried whether the disk is back."""
 
 
 class RetryLater(EdgeFaceError):
@@ -86,13 +85,17 @@ class Sink(Protocol):
 
 
 class Outbox(Protocol):
-    """What is needed of the store."""
+    """What is needed of the journal; called on the store's thread."""
 
     def record(self, event: Event, targets: Sequence[Target]) -> Event: ...
     def pending(self, target: str) -> OutboxItem | None: ...
     def done(self, target: str, seq: int) -> None: ...
     def drop(self, target: str, seq: int, reason: str) -> None: ...
     def forget_targets(self, keep: Collection[str]) -> int: ...
+    def recover(self) -> bool: ...
+
+    @property
+    def storage(self) -> Storage: ...
 
 
 @dataclass(slots=True)
@@ -114,10 +117,7 @@ class Publisher:
         self._lanes = [_Lane(outbox, thread, sink, clock) for sink in sinks]
 
     async def publish(self, event: Event, deadline: float) -> Event:
-        """Commit the event, then start its delivery; returns it numbered. `deadline`: seconds of `Clock.monotonic`.
-
-        Raises StoreError: then it was neither kept nor sent.
-        """
+        """Number and keep the event, then start its delivery; returns it. `deadline`: seconds of `Clock.monotonic`."""
         lanes = [lane for lane in self._lanes if lane.wants(event)]
         targets = [Target(lane.sink.name, deadline) for lane in lanes]
         numbered = await self._thread.run(self._outbox.record, event, targets)
@@ -137,13 +137,21 @@ class Publisher:
                 for lane in self._lanes:
                     group.create_task(lane.sink.run(), name=lane.sink.name)
                     group.create_task(lane.run(), name=f"deliver to {lane.sink.name}")
-                await asyncio.Event().wait()  # also without any sink
+                await self._recover()  # for ever, also without any sink
         finally:
             for lane in reversed(self._lanes):
                 try:
                     await lane.sink.close()
                 except Exception:  # one sink's failing clean-up must not skip the next
                     _log.exception("%s could not be closed", lane.sink.name)
+
+    async def _recover(self) -> None:
+        """Write down what could not be written, as soon as that works again."""
+        while True:
+            await asyncio.sleep(RECOVER_S)
+            if self.storage.failing and await self._thread.run(self._outbox.recover):
+                for lane in self._lanes:
+                    lane.wake()
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until all is delivered or expired; False when the time was not enough. `run` must be running."""
@@ -158,8 +166,12 @@ class Publisher:
         return True
 
     @property
+    def storage(self) -> Storage:
+        return self._outbox.storage
+
+    @property
     def healthy(self) -> bool:
-        return all(lane.healthy for lane in self._lanes)
+        return all(lane.healthy for lane in self._lanes) and not self.storage.failing
 
     @property
     def counters(self) -> Mapping[str, Counters]:
@@ -281,22 +293,10 @@ class _Lane:
             _log.info("%s: delivered again; %d expired so far", self.sink.name, self.counters.expired)
 
     async def _next(self) -> OutboxItem | None:
-        return await self._stored(self._outbox.pending, self.sink.name)
+        return await self._thread.run(self._outbox.pending, self.sink.name)
 
     async def _settle(self, item: OutboxItem, dropped: str | None = None) -> None:
         if dropped is None:
-            await self._stored(self._outbox.done, item.target, item.seq)
+            await self._thread.run(self._outbox.done, item.target, item.seq)
         else:
-            await self._stored(self._outbox.drop, item.target, item.seq, dropped)
-
-    async def _stored(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask the store until it answers: to go on without would mean to deliver the same event again."""
-        told = False
-        while True:
-            try:
-                return await self._thread.run(function, *args, **kwargs)
-            except StoreError as error:
-                if not told:
-                    _log.error("%s waits: %s", self.sink.name, error)
-                told = True
-                await asyncio.sleep(STORE_RETRY_S)
+            await self._thread.run(self._outbox.drop, item.target, item.seq, dropped)

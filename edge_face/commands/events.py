@@ -7,6 +7,7 @@ import sys
 
 from edge_face import config, export
 from edge_face.commands.session import open_store
+from edge_face.events import utc
 
 
 def events(args: argparse.Namespace) -> int:
@@ -23,6 +24,12 @@ def events(args: argparse.Namespace) -> int:
         else:
             with args.output.open("wb") as file:
                 export.write(found, args.format, file)
+        for note in store.missed(args.since, args.until):
+            print(
+                f"events {note.first_seq} to {note.last_seq} were told but not stored, {utc(note.since)} to "
+                f"{utc(note.until)}: {note.reason}",
+                file=sys.stderr,
+            )
     finally:
         store.close()
     return 0

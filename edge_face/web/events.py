@@ -11,7 +11,8 @@ from aiohttp import web
 
 from edge_face import export
 from edge_face.database import StoreThread
-from edge_face.errors import RequestError
+from edge_face.errors import RequestError, StoreError
+from edge_face.journal import missed_payload
 from edge_face.queries import parse_limit, parse_time
 from edge_face.web.forms import Slots
 from edge_face.web.replies import reply
@@ -42,7 +43,9 @@ class EventsApi:
             size = limit or DEFAULT_LIMIT
             page = await self._thread.run(lambda: self._store.events(**filters, limit=size, cursor=cursor))
             if kind == "json":
-                return reply({"items": page.items, "next_cursor": page.next_cursor})
+                body = {"items": page.items, "next_cursor": page.next_cursor}
+                missed = await self._thread.run(self._store.missed, filters["since"], filters["until"])
+                return reply(body | ({"missed": [missed_payload(note) for note in missed]} if missed else {}))
             more = {"X-Next-Cursor": page.next_cursor} if page.next_cursor else {}
             return await self._file(page.items, kind, more)
         return await self._file(self._store.each_event(**filters), kind, {})
@@ -52,7 +55,11 @@ class EventsApi:
     ) -> web.Response:
         async with self._exports.taken():
             # Not on the store's thread: writing takes long, and reads a little at a time.
-            file = await asyncio.to_thread(_written, rows, kind)
+            try:
+                file = await asyncio.to_thread(_written, rows, kind)
+            except OSError as error:  # a full /tmp, say
+                reason = (error.strerror or "no room").lower()
+                raise StoreError(f"A file of events cannot be written: {error}", reason=reason) from error
         disposition = {"Content-Disposition": f'attachment; filename="events.{kind}"'}
         return web.Response(body=file, headers={"Content-Type": export.MEDIA_TYPES[kind]} | disposition | dict(headers))
 

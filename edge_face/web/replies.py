@@ -67,7 +67,8 @@ def refusal(error: Refusal | EdgeFaceError | web.HTTPException, request: web.Req
     if isinstance(error, StoreError):
         # The text names a path and may reach people without a token.
         _log.error("%s", error.message)
-        return Refusal(503, error.code, "The database cannot be used at present; the log says why.")
+        reason = error.reason or "the log says why"
+        return Refusal(503, error.code, f"The database cannot be used at present: {reason}.", {"Retry-After": "5"})
     status = _STATUS_OF_CODE.get(error.code) if isinstance(error, ImageError) else None
     if status is None:
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

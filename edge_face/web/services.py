@@ -12,7 +12,7 @@ from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock
 from edge_face.database import StoreThread
 from edge_face.events import FrameView
-from edge_face.outbox import Page
+from edge_face.outbox import Missed, Page
 from edge_face.people import People
 from edge_face.tokens import Role
 
@@ -42,6 +42,8 @@ class EventReader(Protocol):
     ) -> Page[dict[str, Any]]: ...
 
     def each_event(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
+
+    def missed(self, since: float | None = None, until: float | None = None) -> list[Missed]: ...
 
 
 @dataclass(frozen=True, slots=True)

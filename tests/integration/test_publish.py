@@ -10,6 +10,7 @@ import pytest
 from edge_face import publish
 from edge_face.errors import StoreError
 from edge_face.events import Presence
+from edge_face.journal import Journal
 from edge_face.publish import HISTORY, Publisher, Refused, RetryLater, SwitchedOff
 from edge_face.store import Store, StoreThread
 from tests.support.broker import until
@@ -171,22 +172,28 @@ class ForgetfulStore(Store):
 
     failures = 1
 
-    def done(self, target: str, seq: int) -> None:
+    def done(self, target: str, seq: int, *, wait_s: float = 0) -> None:
         if self.failures:
             self.failures -= 1
             raise StoreError("the disk is full")
-        super().done(target, seq)
+        super().done(target, seq, wait_s=wait_s)
 
 
 async def test_a_database_in_trouble_does_not_make_a_sink_deliver_twice(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "STORE_RETRY_S", 0.1)
+    monkeypatch.setattr(publish, "RECOVER_S", 0.1)
     sink = RecordingSink("once")
     async with publishing(path, sink, kind=ForgetfulStore) as publisher:
-        await publisher.publish(event("Ada"), deadline())
+        for name in ("Ada", "Bob"):
+            await publisher.publish(event(name), deadline())
         assert await publisher.drain(2)
-    assert sink.names == ["Ada"]
+        assert sink.names == ["Ada", "Bob"]
+        await until(lambda: not publisher.storage.failing)
+    async with publishing(path, sink) as publisher:  # nothing was left over
+        await publisher.publish(event("Cyd"), deadline())
+        assert await publisher.drain(2)
+    assert [(payload["name"], payload["seq"]) for payload in sink.delivered] == [("Ada", 1), ("Bob", 2), ("Cyd", 3)]
 
 
 async def test_states_reach_every_sink_at_once(path: Path) -> None:
@@ -207,7 +214,7 @@ async def test_a_defect_in_a_sink_ends_the_publisher_and_closes_all(path: Path) 
     broken.answers = [KeyError("a bug")]
     thread = StoreThread()
     store = await thread.run(Store, path, CLOCK)
-    publisher = Publisher(store, thread, [broken, other], CLOCK)
+    publisher = Publisher(await thread.run(Journal, store, CLOCK), thread, [broken, other], CLOCK)
     running = asyncio.create_task(publisher.run())
     await publisher.publish(event("Ada"), deadline())
     with pytest.raises(ExceptionGroup) as caught:
@@ -215,6 +222,6 @@ async def test_a_defect_in_a_sink_ends_the_publisher_and_closes_all(path: Path) 
     assert caught.group_contains(KeyError)
     assert other.closed
     store.close()
+    await thread.close()
     with pytest.raises(StoreError):
         await publisher.publish(event("Bob"), deadline())
-    await thread.close()

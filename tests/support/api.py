@@ -41,6 +41,7 @@ STATUS: dict[str, Any] = {
         }
     ],
     "sinks": {"mqtt": {"healthy": False, "delivered": 1, "expired": 2, "refused": 3, "retries": 4}},
+    "storage": {"state": "ok", "held": 0},
     "queues": {"mqtt": {"count": 5, "oldest_s": 6.0}},
 }  # fmt: skip
 KATYA = Person("katya", "Katya", "7")

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_face.clock import SystemClock
 from edge_face.events import CameraStatus, Event, Presence, uuid7
+from edge_face.journal import Journal
 from edge_face.publish import Publisher, Sink
 from edge_face.store import Store, StoreThread
 
@@ -93,7 +94,8 @@ async def publishing(path: Path, *sinks: Sink, kind: type[Store] = Store) -> Asy
     """A publisher at work; leaving the block stops it in order."""
     thread = StoreThread()
     store = await thread.run(kind, path, CLOCK)
-    publisher = Publisher(store, thread, sinks, CLOCK)
+    journal = await thread.run(Journal, store, CLOCK)
+    publisher = Publisher(journal, thread, sinks, CLOCK)
     task = asyncio.create_task(publisher.run())
     try:
         yield publisher

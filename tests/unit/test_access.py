@@ -405,15 +405,6 @@ def test_a_pass_from_before_a_restart_still_counts() -> None:
     assert late.told == [PASS_KATYA]
 
 
-def test_a_pass_that_could_not_be_told_is_given_again() -> None:
-    s = scene()
-    s.frames(5, (1, is_(KATYA)))
-    s.access.take_back("katya")
-    assert s.frame((1, None)).settled == frozenset()
-    s.frames(5, (1, is_(KATYA)))
-    assert s.told == [PASS_KATYA, PASS_KATYA]
-
-
 def test_presence_counts_from_the_grab_not_from_a_late_look() -> None:
     s = scene()
     for _ in range(5):
