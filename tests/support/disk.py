@@ -46,12 +46,8 @@ def small_disk(folder: Path, size: str = "3m") -> Iterator[Disk]:
     if os.geteuid() != 0:
         pytest.skip("only root may mount a file system")
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"this machine lets nobody mount: {done.stderr.strip()}")
     try:
