@@ -20,6 +20,7 @@ from edge_face.migrations import UnsuitableDatabase, check, migrate
 
 BUSY_TIMEOUT_S = 5.0
 """How long one process waits for another's write."""
+SCRUB_WAIT_S = 1.0
 REOPEN_S = 1.0
 """How often a file that could not be opened as it should is tried again."""
 
@@ -62,7 +63,7 @@ class Database:
             self._limited = True
             try:
                 return self._open_for_reading()
-            except sqlite3.Error:
+            except (sqlite3.Error, UnsuitableDatabase):
                 raise error from None
 
     def _open_fully(self) -> sqlite3.Connection:
@@ -100,7 +101,8 @@ class Database:
         try:
             for setting in settings:
                 db.execute(setting)
-            check(db)
+            if not check(db):
+                raise UnsuitableDatabase("it is empty")
         except BaseException:
             db.close()
             raise
@@ -196,7 +198,7 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def scrub_log(self, wait_s: float = BUSY_TIMEOUT_S) -> None:
+    def scrub_log(self, wait_s: float = SCRUB_WAIT_S) -> None:
         """Move the write-ahead log into the file and empty it: it still holds pages as they were before a deletion.
 
         The deletion itself is committed by then, so what hinders this (a full disk, a reader) is no error: it is tried

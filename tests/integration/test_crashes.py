@@ -23,6 +23,7 @@ from tests.support.photos import astronaut
 
 KILLS = int(os.environ.get("EDGEFACE_TEST_KILLS", "100"))
 LONGEST_LIFE_S = 10.0
+MOMENTS = ("start", "start", "start", "listens", "listens", "registers", "removes", "passes")
 
 
 class Office:

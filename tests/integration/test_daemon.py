@@ -76,12 +76,15 @@ class Receiver:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
+        self.stamps: list[int] = []
+        """`webhook-timestamp` of each; 0 where it is not signed."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.bodies.append(json.loads(body))
+                receiver.stamps.append(int(self.headers.get("webhook-timestamp", "0")))
                 self.send_response(204)
                 self.end_headers()
 

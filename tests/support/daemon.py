@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def edge_face(*args: str | Path, config: Path | None = None, **more: Any) -> sub
 class Daemon:
     """`edge-face run` (or another command that stays) as a child process; a context manager that ends it."""
 
-    def __init__(self, config: Path, *args: str) -> None:
+    def __init__(self, config: Path, *args: str, env: Mapping[str, str] | None = None) -> None:
         self.config = config
+        self._env = dict(env or {})
         self._args = args or ("run",)
         self._log = config.parent / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -62,7 +64,7 @@ class Daemon:
                 [sys.executable, "-m", "edge_face", *self._args, "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | self._env,
             )
         return self
 

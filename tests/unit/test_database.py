@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 
 from edge_face import migrations
+from edge_face.database import lock_for_daemon
 from edge_face.errors import NotFoundError, StoreError
 from edge_face.events import Encoding
 from edge_face.store import Store, StoreThread
 from tests.support.clock import HandClock
+from tests.support.disk import Disk, no_room, small_disk
 
 
 def face(seed: int) -> Encoding:
@@ -174,3 +177,111 @@ async def test_the_event_loop_goes_on_while_another_process_writes(store: Store,
     with pytest.raises(StoreError):
         await thread.run(store.people)
     await thread.close()
+
+
+class TestBadDisk:
+    """Files on a small file system of their own; only root may mount one."""
+
+    @pytest.fixture
+    def disk(self, tmp_path: Path) -> Iterator[Disk]:
+        with small_disk(tmp_path / "disk", "1m") as disk:
+            yield disk
+
+    @pytest.fixture
+    def database(self, disk: Disk, clock: HandClock) -> Path:
+        """With Katya, closed in order: neither a log nor shared memory is left."""
+        path = disk.folder / "edge-face.db"
+        store = Store(path, clock)
+        store.add_faces("Katya", [face(1)])
+        store.close()
+        return path
+
+    def later(self, store: Store) -> None:
+        """A second later, it is tried again."""
+        store._reopen_at = 0.0
+
+    def test_a_full_disk_at_the_start(self, disk: Disk, database: Path, clock: HandClock) -> None:
+        disk.fill()
+        store = Store(database, clock)
+        assert store.limited
+        assert [person.name for person in store.gallery().persons] == ["Katya"]
+        with pytest.raises(StoreError) as caught:
+            store.add_faces("Zero", [face(2)] * 50)
+        assert caught.value.reason == "the disk is full"
+        disk.free()
+        self.later(store)
+        store.add_faces("Zero", [face(2)] * 50)
+        assert not store.limited
+        other = Store(database, clock)
+        assert len(other.people().items) == 2, "nothing is locked any more"
+        other.close()
+        store.close()
+
+    def test_a_read_only_disk_at_the_start(self, disk: Disk, database: Path, clock: HandClock) -> None:
+        disk.remount("ro")
+        with lock_for_daemon(database), pytest.raises(StoreError, match="already running"):
+            lock_for_daemon(database)
+        store = Store(database, clock)
+        assert [person.name for person in store.gallery().persons] == ["Katya"]
+        with pytest.raises(StoreError) as caught:
+            store.add_faces("Zero", [])
+        assert caught.value.reason == "the disk is read-only"
+        disk.remount("rw")
+        self.later(store)
+        assert store.add_faces("Zero", []).id == "zero"
+        store.close()
+
+    def test_a_log_is_never_left_out(self, disk: Disk, clock: HandClock) -> None:
+        """It may hold somebody's removal. With the shared memory file beside it, it can be read without writing."""
+        path = disk.folder / "edge-face.db"
+        code = (
+            "import os, sys; from pathlib import Path; import numpy as np\n"
+            "from edge_face.store import Store; from edge_face.clock import SystemClock\n"
+            "store = Store(Path(sys.argv[1]), SystemClock()); face = [np.zeros(128, np.float32)]\n"
+            "store.add_faces('Katya', face); store.add_faces('Zero', face); store.remove('katya'); "
+            "store.add_faces('Ema', face); os._exit(9)"
+        )
+        assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+        disk.remount("ro")
+        store = Store(path, clock)
+        assert [person.name for person in store.people().items] == ["Zero", "Ema"]
+        store.close()
+        disk.remount("rw")
+        path.with_name("edge-face.db-shm").unlink()
+        disk.remount("ro")
+        with pytest.raises(StoreError):
+            Store(path, clock)
+
+    def test_a_full_disk_without_any_database_is_told(self, disk: Disk, clock: HandClock) -> None:
+        disk.fill()
+        with pytest.raises(StoreError):
+            Store(disk.folder / "edge-face.db", clock)
+
+    def test_a_removal_counts_although_its_log_cannot_be_emptied(
+        self, disk: Disk, database: Path, clock: HandClock
+    ) -> None:
+        store = Store(database, clock)
+        secret = face(42)
+        store.add_faces("Zero", [secret])
+        reader = sqlite3.connect(database, isolation_level=None, timeout=0)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM people").fetchall()
+        assert store.remove("zero").name == "Zero"
+        reader.close()
+        store.add_faces("Ema", [face(3)])
+        assert secret.tobytes() not in b"".join(file.read_bytes() for file in disk.folder.iterdir())
+        store.close()
+
+
+def test_a_database_that_was_taken_away_is_not_made_anew(store: Store, path: Path) -> None:
+    """After an error of the disk the file is opened again, never created."""
+    with no_room(), pytest.raises(StoreError):
+        store.add_faces("Katya", [face(1)])
+    assert store.limited
+    assert store.is_in_place()
+    path.unlink()
+    store._reopen_at = 0.0
+    with pytest.raises(StoreError):
+        store.add_faces("Katya", [face(1)])
+    assert not path.exists()
+    assert not store.is_in_place()

@@ -196,3 +196,49 @@ def test_recent_passes_are_those_of_this_boot(path: Path, clock: HandClock) -> N
     store = Store(path, clock, boot="two")
     assert store.recent_passes(30) == []
     store.close()
+
+
+def test_events_of_an_unset_clock_are_not_old_because_they_look_old(store: Store, clock: HandClock) -> None:
+    """They are as old as the next event whose time is known."""
+
+    def undated(timestamp: float) -> Event:
+        return publishing.event(timestamp=timestamp, clock_synced=False)
+
+    day = 86_400.0
+    for told in (event(timestamp=10 * day), undated(5.0), event(timestamp=11 * day), undated(6.0)):
+        store.record(told)
+    store.record(event(timestamp=20 * day))
+    store.record(undated(7.0))
+    assert [store.purge(15 * day, batch=1) for _ in range(4)] == [1, 1, 1, 0]
+    assert [item["seq"] for item in store.events(newest_first=False).items] == [4, 5, 6]
+    assert store.purge(25 * day) == 2
+    assert [item["seq"] for item in store.events().items] == [6]
+
+
+def test_events_get_their_date_when_the_clock_becomes_right(path: Path, clock: HandClock) -> None:
+    clock.now, clock.date = 50.0, 60.0
+    earlier = Store(path, clock, boot="earlier")
+    earlier.record(publishing.event(timestamp=60.0, clock_synced=False))
+    earlier.close()
+    store = Store(path, clock, boot="this")
+    store.record(publishing.event(timestamp=60.0, clock_synced=False))
+    clock.now, clock.date = 80.0, 1_000_000.0
+    assert store.date_events() == 1
+    (found,) = store.events(since=1000).items
+    assert (found["seq"], found["timestamp"], found["clock"]) == (2, 60.0, "unsynced"), "as it was told"
+    assert store.events(since=999_970).items == [found]
+    assert store.events(since=999_971).items == []
+    assert store.date_events() == 0
+    store.close()
+
+
+def test_notes_of_missed_events_go_with_the_events_around_them(store: Store) -> None:
+    assert store.catch_up(3, [], [], {}, (100.0, 200.0, "the disk is full"), wait_s=1)
+    assert [(note.first_seq, note.last_seq) for note in store.missed()] == [(1, 3)]
+    assert [len(store.missed(since)) for since in (200.0, 201.0)] == [1, 0]
+    assert [len(store.missed(None, until)) for until in (100.0, 101.0)] == [0, 1]
+    assert store.record(event()).seq == 4
+    store.purge(200.0)
+    assert store.missed()
+    store.purge(200.5)
+    assert not store.missed()
