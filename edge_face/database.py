@@ -86,14 +86,15 @@ class Database:
     def _open_for_reading(self) -> sqlite3.Connection:
         """For a disk on which SQLite cannot make its shared memory file, which readers need as well.
 
-        Where files can be opened for writing, exclusive locking does without it. Where not, nobody can write, so a
-        file without a log may be taken as it is; one with a log may not: it would show people who were removed.
+        On a full one, exclusive locking does without it. On a read-only one nobody can write, so a file without a log
+        may be taken as it is; one with a log may not: it would show people who were removed.
         """
         try:
             return self._checked(self._connect("mode=rw"), "PRAGMA locking_mode = EXCLUSIVE")
         except sqlite3.Error:
             log = self.path.with_name(self.path.name + "-wal")
-            if log.exists() and log.stat().st_size:
+            read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+            if not read_only or (log.exists() and log.stat().st_size):
                 raise
         return self._checked(self._connect("immutable=1"))
 

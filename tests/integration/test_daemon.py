@@ -225,6 +225,8 @@ def test_one_daemon_from_start_to_stop(tmp_path: Path, eileen: bytes, grace: byt
         }
         assert metrics["edge_face_camera_up"] == 1
         assert metrics["edge_face_people"] == 2
+        assert metrics["edge_face_storage_up"] == 1
+        assert metrics["edge_face_events_held"] == 0
         assert metrics["edge_face_frames_total"] > 10
         assert requests.get(daemon.url + "/metrics", timeout=5).status_code == 401
 
