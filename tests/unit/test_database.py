@@ -231,19 +231,6 @@ class TestBadDisk:
         assert store.add_faces("Zero", []).id == "zero"
         store.close()
 
-    def test_what_another_may_write_is_not_taken_as_it_is(
-        self, disk: Disk, database: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A full disk, and a command that holds the file in the way that a full disk needs."""
-        monkeypatch.setattr("edge_face.database.BUSY_TIMEOUT_S", 0.1)
-        disk.fill()
-        other = Store(database, clock)
-        assert other.people().items
-        with pytest.raises(StoreError):
-            Store(database, clock)
-        other.close()
-        Store(database, clock).close()
-
     def test_a_log_is_never_left_out(self, disk: Disk, clock: HandClock) -> None:
         """It may hold somebody's removal. With the shared memory file beside it, it can be read without writing."""
         path = disk.folder / "edge-face.db"
