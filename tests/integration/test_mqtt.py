@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
 from edge_face.errors import EdgeFaceError
@@ -117,8 +118,8 @@ async def test_the_newest_state_is_kept_and_sent_again(broker: Broker, tmp_path:
 
 async def test_presence_of_an_earlier_run_is_cleared(broker: Broker, tmp_path: Path) -> None:
     topic = f"{BASE}/front/presence"
-    command = ["mosquitto_pub", "-p", str(broker.port), "-t", topic, "-r", "-q", "1", "-m", '{"present":true}']
-    subprocess.run(command, check=True)
+    async with aiomqtt.Client("127.0.0.1", broker.port) as earlier:
+        await earlier.publish(topic, '{"present":true}', qos=1, retain=True)
     async with gate(tmp_path, broker.options()), watching(broker, topic) as watcher:
         await until(lambda: any(not json.loads(text)["present"] for text in watcher.texts("/presence")))
 
