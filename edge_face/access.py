@@ -137,6 +137,10 @@ class Access:
         """A PASS from before a restart: it still counts for the visit and the cooldown."""
         self._known[person_id] = _Known(_Visit({person_id}), passed_at, passed_at)
 
+    def interrupted(self) -> None:
+        """Frames were missed. Visits go on; votes from before are no support for whoever stands there then."""
+        self._judged += self._window + 1
+
     def people_changed(self, people: Mapping[str, Person]) -> None:
         """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more."""
         self._known = {id: known for id, known in self._known.items() if id in people}

@@ -23,6 +23,7 @@ from edge_face.events import CameraStatus, Event, FrameView, Presence
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.journal import Journal
+from edge_face.memory import MIB
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
@@ -212,6 +213,8 @@ class Daemon:
                     "detector": process.detector,
                     "refused_backends": dict(process.refused),
                     "restarts": process.restarts,
+                    "outgrown": process.outgrown,
+                    "memory_mib": round(process.memory_bytes / MIB, 1),
                     "decisions": dict(self._gates[camera].decisions),
                     **self._gates[camera].meter.payload(now),
                 }

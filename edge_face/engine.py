@@ -8,7 +8,7 @@ decision is open, when it is seen better than before, when it may have been mixe
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face import settings
-from edge_face.events import Box, Encoding, Face, Quality, TrackedFace
+from edge_face.events import Box, Encoding, Face, KnownTrack, Quality, TrackedFace
 from edge_face.vision import quality
 from edge_face.vision.detect import detect, resized, search_scale
 from edge_face.vision.follow import Template
@@ -43,6 +43,8 @@ BETTER_VIEW = 1.5
 
 _STILL_LONGEST_PX = 1600
 """A photo is searched at this size at most: a face that fills a tenth of it is still found."""
+_STILL_SHORTEST_PX = 20
+"""No detector finds anything in a strip narrower than this, and some fail on it."""
 _STILL_MIN_FACE = 40
 _STILL_LARGEST_SCALE = 2.0
 _LOCAL_MARGIN = 0.6
@@ -97,11 +99,12 @@ class Engine:
         scale: float | None = None,
         track_memory_s: float = 5.0,
         first_track: int = 1,
+        known: Iterable[KnownTrack] = (),
     ) -> None:
         self._models = models
         self._options = options
         self._scale = search_scale(scale, options.min_face, models.detector)
-        self._tracker = Tracker(track_memory_s, first_track)
+        self._tracker = Tracker(track_memory_s, first_track, known)
         self._motion = MotionGate()
         self._settled: Collection[int] = frozenset()
         self._frame = 0
@@ -129,6 +132,12 @@ class Engine:
         self._motion.reset()
         self._searched_at = float("-inf")
 
+    def interrupted(self) -> None:
+        """Frames are missing before the next one: whoever is still there is known by their looks alone."""
+        self._tracker.interrupt()
+        self._motion.reset()
+        self._searched_at = float("-inf")
+
     def settled(self, tracks: Collection[int]) -> None:
         """Tracks whose decision stands, so that they are encoded only now and then. All others always are."""
         self._settled = frozenset(tracks)
@@ -137,7 +146,7 @@ class Engine:
         """Faces of a frame, (height, width, 3) BGR, grabbed at that time (monotonic seconds), and the stages' times."""
         watch = Stopwatch()
         if bgr.shape != self._size:
-            self.reset()  # the boxes of known faces mean nothing in another resolution
+            self.interrupted()  # the boxes of known faces mean nothing in another resolution
             self._size = bgr.shape
         self._frame += 1
         self._tracker.forget_old(grabbed_at)
@@ -156,8 +165,10 @@ class Engine:
 
     def still(self, image: RgbImage) -> tuple[Face, ...]:
         """Faces of a photo, largest first; `min_face` is a matter of cameras and does not hold here."""
-        longest = max(image.shape[:2])
+        shortest, longest = sorted(image.shape[:2])
         scale = min(_STILL_LARGEST_SCALE, _STILL_LONGEST_PX / longest)
+        if shortest * scale < _STILL_SHORTEST_PX:
+            return ()
         min_face = round(min(_STILL_MIN_FACE, longest / 5))
         found = detect(resized(image, scale), self._models.detector, scale, min_face, 0)
         if not found:

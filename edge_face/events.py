@@ -93,6 +93,15 @@ class TrackedFace:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class KnownTrack:
+    """A face that an earlier process followed, so that for the next one it is the same track."""
+
+    id: int
+    last_seen: float
+    views: tuple[Encoding, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class FrameResult:
     """What the engine saw in one frame of one camera. It knows no names.
 

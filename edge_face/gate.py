@@ -89,6 +89,8 @@ class Gate:
         self._access.remember(person_id, passed_at)
 
     def on_camera(self, status: CameraStatus) -> None:
+        if status.state == "lost":
+            self._access.interrupted()
         if status.state == "ended":
             for decision in self._access.end_visits(self._clock.monotonic()):
                 self._decided(decision)

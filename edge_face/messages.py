@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 
 from edge_face import settings
-from edge_face.events import CameraState, Face, FrameResult
+from edge_face.events import CameraState, Face, FrameResult, KnownTrack
 
 _LENGTH = struct.Struct("<I")
 MAX_MESSAGE = 64 * 1024 * 1024
+ENCODING_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class CameraJob:
     log_level: str
     skip_backends: tuple[str, ...] = ()
     """Backends that killed a child on this machine."""
+    known: tuple[KnownTrack, ...] = ()
+    """Whom the child before this one followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,10 @@ class PhotoJob:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
+    """The photo's `size` bytes follow, unpacked: copying 20 MiB at once would hold up a decision."""
+
     id: int
-    data: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +122,17 @@ FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())
-_decoders = {
-    name: msgspec.msgpack.Decoder(kind, dec_hook=lambda _type, data: np.frombuffer(data, np.float32))
-    for name, kind in _TYPES.items()
-}
+
+
+def _encoding(_type: Any, data: bytes) -> Any:
+    """The only arrays that are sent. Whoever compares encodings relies on their length."""
+    encoding = np.frombuffer(data, np.float32)
+    if encoding.shape != (ENCODING_SIZE,):
+        raise ValueError(f"an encoding of {len(data)} bytes")
+    return encoding
+
+
+_decoders = {name: msgspec.msgpack.Decoder(kind, dec_hook=_encoding) for name, kind in _TYPES.items()}
 
 
 def pack(message: ToChild | FromChild) -> bytes:
@@ -129,7 +141,7 @@ def pack(message: ToChild | FromChild) -> bytes:
     return b"".join((_LENGTH.pack(1 + len(name) + len(body)), bytes([len(name)]), name, body))
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | bytearray) -> Any:
     """Raises ValueError for anything that is not one of the messages."""
     kind = data[1 : 1 + data[0]].decode("ascii", "replace")
     if kind not in _decoders:
@@ -156,14 +168,16 @@ class Channel:
 
     def receive(self) -> Any:
         """The next message; raises EOFError when the parent is gone."""
-        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        return unpack(self._exactly(length))
+        (length,) = _LENGTH.unpack(self.receive_bytes(_LENGTH.size))
+        return unpack(self.receive_bytes(length))
 
-    def _exactly(self, count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            part = self._socket.recv(min(count - len(parts), 1 << 20))
-            if not part:
+    def receive_bytes(self, count: int) -> bytearray:
+        """Raises EOFError when the parent is gone."""
+        data = bytearray(count)
+        done = 0
+        while done < count:
+            got = self._socket.recv_into(memoryview(data)[done:])
+            if not got:
                 raise EOFError
-            parts += part
-        return bytes(parts)
+            done += got
+        return data

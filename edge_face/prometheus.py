@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edge_face.memory import MIB
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -46,6 +48,10 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     frames = CounterMetricFamily("edge_face_frames", "Frames judged.", labels=["camera"])
     dropped = CounterMetricFamily("edge_face_frames_dropped", "Frames that newer ones replaced.", labels=["camera"])
     restarts = CounterMetricFamily("edge_face_camera_restarts", "Starts of the child after its end.", labels=["camera"])
+    outgrown = CounterMetricFamily(
+        "edge_face_camera_outgrown", "Those of the restarts that were because the child leaked.", labels=["camera"]
+    )
+    memory = GaugeMetricFamily("edge_face_camera_memory_bytes", "Memory of the child's own.", labels=["camera"])
     decisions = CounterMetricFamily("edge_face_decisions", "Decisions by reason.", labels=["camera", "reason"])
     latency = GaugeMetricFamily(
         "edge_face_latency_seconds", "Grab to decision, of the last frames.", labels=["camera", "quantile"]
@@ -62,6 +68,8 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
         frames.add_metric([name], camera["frames"])
         dropped.add_metric([name], camera["dropped"])
         restarts.add_metric([name], camera["restarts"])
+        outgrown.add_metric([name], camera["outgrown"])
+        memory.add_metric([name], camera["memory_mib"] * MIB)
         for reason, count in camera["decisions"].items():
             decisions.add_metric([name, reason], count)
         for quantile, took_ms in (camera["latency_ms"] or {}).items():
@@ -71,7 +79,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
                 stages.add_metric([name, stage, _quantile(quantile)], took_ms / 1000)
         for backend in camera["refused_backends"]:
             refused.add_metric([name, backend], 1)
-    yield from (up, frames, dropped, restarts, decisions, latency, stages, refused)
+    yield from (up, frames, dropped, restarts, outgrown, memory, decisions, latency, stages, refused)
 
 
 def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:

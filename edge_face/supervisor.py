@@ -1,43 +1,28 @@
-"""The parent's handles on its child processes: start, watch for progress, kill, start again."""
+"""The parent's handles on its child processes: start, watch for progress and growth, kill, start again."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import itertools
 import logging
-import os
 import random
-import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from edge_face import messages, settings, threads
+from edge_face import messages, settings
 from edge_face.backends import Backends
+from edge_face.child import Child, ChildDied, started
 from edge_face.clock import Clock
 from edge_face.errors import ImageError, WorkerError
-from edge_face.events import CameraState, CameraStatus, FrameResult
-from edge_face.messages import (
-    CameraJob,
-    Failed,
-    FromChild,
-    Photo,
-    PhotoJob,
-    PhotoResult,
-    Ready,
-    SourceState,
-    ToChild,
-    Trying,
-)
-from edge_face.vision.models import thread_count
+from edge_face.events import CameraState, CameraStatus, Encoding, FrameResult, KnownTrack
+from edge_face.memory import MIB, Growth
+from edge_face.messages import CameraJob, FromChild, Photo, PhotoJob, PhotoResult, Settled, SourceState
+from edge_face.vision.track import VIEWS
 
 _log = logging.getLogger(__name__)
 
-START_S = 90.0
-"""A child may take this long to load its models on the slowest board."""
 LOST_S = 4.0
 """A camera that has not answered for this long is lost."""
 HUNG_S = 15.0
@@ -48,110 +33,36 @@ FLAPPING_S = 60.0
 """A camera that changes between lost and ok ten times in this time comes and goes."""
 HEALTHY_S = 30.0
 """A child that worked this long starts the back-off anew."""
+MEMORY_EVERY_S = 2.0
+"""How often a camera's child is measured."""
+QUIET_S = 2.0
+"""Without a face for this long, nothing is missed while a child is replaced."""
+_MOST_FOLLOWED = 100
 
 
-class ChildDied(WorkerError):
-    """`exit_code` is negative for a signal, None when it is silent; `backend` is what it was loading then."""
+class _Followed:
+    """The faces that a camera's child follows, so that its successor knows them again and nobody is decided twice."""
 
-    def __init__(self, message: str, exit_code: int | None, backend: str = "") -> None:
-        super().__init__(f"{message} while it tried the backend {backend}" if backend else message)
-        self.exit_code = exit_code
-        self.backend = backend
+    def __init__(self) -> None:
+        self._tracks: dict[int, tuple[float, deque[Encoding]]] = {}
+        self._epoch = 0
 
+    def add(self, result: FrameResult) -> None:
+        if result.epoch != self._epoch:
+            self._tracks, self._epoch = {}, result.epoch
+        for face in result.faces:
+            _seen, views = self._tracks.pop(face.track, (0.0, deque(maxlen=VIEWS)))
+            if face.encoding is not None:
+                views.append(face.encoding)
+            self._tracks[face.track] = (result.grabbed_at, views)  # so the newest stand last
+        while len(self._tracks) > _MOST_FOLLOWED:
+            del self._tracks[next(iter(self._tracks))]
 
-class Child:
-    """One child process and the socket to it. An async context manager: at its end the process is gone."""
-
-    def __init__(self, process: asyncio.subprocess.Process, reader: Any, writer: asyncio.StreamWriter) -> None:
-        self.process = process
-        self._reader: asyncio.StreamReader = reader
-        self._writer = writer
-
-    @classmethod
-    async def start(cls, job: CameraJob | PhotoJob) -> Child:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "edge_face.worker",
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                env=os.environ | threads.blas(thread_count(job.engine)),
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-            )
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        child = cls(process, reader, writer)
-        child.send(job)
-        return child
-
-    async def __aenter__(self) -> Child:
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-
-    def send(self, message: ToChild) -> None:
-        self._writer.write(messages.pack(message))
-
-    async def receive(self, timeout_s: float) -> FromChild:
-        """The next message. Raises WorkerError when the child died, talks nonsense or is silent for `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                message: FromChild = await messages.read(self._reader)
-        except TimeoutError:
-            raise ChildDied(f"no sign of life for {timeout_s:.0f} s", None) from None
-        except (asyncio.IncompleteReadError, ConnectionError):
-            code = await self.process.wait()
-            ended = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise ChildDied(ended, code) from None
-        except ValueError as error:
-            raise WorkerError(f"sent nonsense: {error}") from None
-        if isinstance(message, Failed):
-            raise WorkerError(message.message)
-        return message
-
-    async def ready(self) -> Ready:
-        """Until the models are loaded. Raises WorkerError; ChildDied names the backend that was being tried."""
-        trying = ""
-        while True:
-            try:
-                message = await self.receive(START_S)
-            except ChildDied as error:
-                raise ChildDied(str(error), error.exit_code, trying) from None
-            if isinstance(message, Trying):
-                trying = message.backend
-            elif isinstance(message, Ready):
-                return message
-
-
-async def started(job: CameraJob | PhotoJob, backends: Backends) -> tuple[Child, Ready]:
-    """A child whose models are loaded. One that a backend killed is at once started again without it."""
-    while True:
-        child = await Child.start(dataclasses.replace(job, skip_backends=backends.skip))
-        try:
-            ready = await child.ready()
-        except BaseException as error:
-            await child.close()
-            if (
-                isinstance(error, ChildDied)
-                and job.engine.backend == "auto"
-                and backends.died(error.backend, error.exit_code)
-            ):
-                continue
-            raise
-        backends.tell(ready.backend, ready.refused)
-        return child, ready
+    def since(self, when: float) -> tuple[KnownTrack, ...]:
+        """Those that were seen after that time."""
+        return tuple(
+            KnownTrack(id, at, tuple(views)) for id, (at, views) in self._tracks.items() if views and at > when
+        )
 
 
 class CameraProcess:
@@ -176,18 +87,31 @@ class CameraProcess:
         self._refused: tuple[tuple[str, str], ...] = ()
         self._child: Child | None = None
         self._want_jpeg = False
+        self._settled: tuple[int, ...] = ()
         self._next_track = 1
         self._changes: deque[float] = deque(maxlen=10)
         self._flapping = False
+        self._followed = _Followed()
+        self._face_at = float("-inf")
+        self._frame_bytes = 0
+        self._growth: Growth | None = None
+        self._measure_at = 0.0
         self.status = CameraStatus(camera, "starting")
         self.backend = ""
         self.detector = ""
         self.encode_ms = 0.0
         self.restarts = 0
+        self.outgrown = 0
+        """How many of the restarts were because the child had grown too large."""
 
     @property
     def pid(self) -> int | None:
-        return self._child.process.pid if self._child else None
+        return self._child.pid if self._child else None
+
+    @property
+    def memory_bytes(self) -> int:
+        """The child's own memory, as last measured; 0 while there is none."""
+        return self._growth.now if self._child and self._growth else 0
 
     @property
     def refused(self) -> tuple[tuple[str, str], ...]:
@@ -201,8 +125,9 @@ class CameraProcess:
                 self._child.send(messages.WantJpeg(wanted))
 
     def settled(self, tracks: Collection[int]) -> None:
+        self._settled = tuple(sorted(tracks))
         if self._child:
-            self._child.send(messages.Settled(tuple(sorted(tracks))))
+            self._child.send(Settled(self._settled))
 
     async def run(self) -> None:
         """Until the camera's clip ended. Whatever happens to the child, it is started again."""
@@ -229,13 +154,16 @@ class CameraProcess:
             wait_s = shortest if self._healthy else min(longest, 2 * wait_s)
 
     async def _run_child(self) -> None:
-        child, ready = await started(self._job(self._next_track), self._backends)
+        job = self._job(self._next_track)
+        known = self._followed.since(self._clock.monotonic() - job.track_memory_s)
+        child, ready = await started(dataclasses.replace(job, known=known), self._backends)
         async with child:
-            self._child = child
+            self._child, self._growth = child, Growth(child.pid)
             self.backend, self.detector, self.encode_ms = ready.backend, ready.detector, ready.encode_ms
             self._refused = ready.refused
             try:
                 child.send(messages.WantJpeg(self._want_jpeg))
+                child.send(Settled(self._settled))
                 while self.status.state != "ended":
                     self._take(await self._next(child))
             finally:
@@ -254,9 +182,25 @@ class CameraProcess:
     def _take(self, message: FromChild) -> None:
         if isinstance(message, FrameResult):
             self._next_track = max([self._next_track, *(face.track + 1 for face in message.faces)])
+            self._followed.add(message)
+            self._frame_bytes = 3 * message.width * message.height
+            if message.faces:
+                self._face_at = self._clock.monotonic()
             self._on_frame(message)
         elif isinstance(message, SourceState):
             self._watch(message)
+        self._measure()
+
+    def _measure(self) -> None:
+        """A child that leaks is replaced, if possible when nobody is in view: it would end the whole board some day."""
+        now = self._clock.monotonic()
+        if self._growth is None or now < self._measure_at:
+            return
+        self._measure_at = now + MEMORY_EVERY_S
+        if self._growth.outgrown(self._frame_bytes, quiet=now - self._face_at > QUIET_S):
+            self.outgrown += 1
+            grown = f"has grown from {self._growth.start // MIB} to {self._growth.now // MIB} MiB: a leak"
+            raise WorkerError(f"{grown} (replaced {self.outgrown} times so far)" if self.outgrown > 1 else grown)
 
     def _watch(self, told: SourceState) -> None:
         """A call into a driver that never returns leaves the child alive and the picture frozen: only a kill helps."""
@@ -332,8 +276,8 @@ class PhotoProcess:
                 self._idle.cancel()
             try:
                 result = await self._ask(data)
-            except WorkerError:
-                await self._stop()
+            except BaseException:
+                await self._stop()  # a child whose answer was not awaited would give it to the next photo
                 raise
             finally:
                 self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._stop_soon)
@@ -348,16 +292,33 @@ class PhotoProcess:
             await self._stop()
 
     async def _ask(self, data: bytes) -> PhotoResult:
-        if self._child is None:
-            self._child, _ = await started(self._job, self._backends)
-        photo = Photo(next(self._ids), data)
-        self._child.send(photo)
-        try:
-            answer = await self._child.receive(self._timeout_s)
-        except WorkerError as error:
-            message = f"The picture could not be read: the process that reads it {error}."
+        if self._child and self._child.ended:  # somebody or the kernel ended it, or its last photo took its memory
             await self._stop()
-            raise ImageError(message) from None
+        fresh = self._child is None
+        while True:
+            if self._child is None:
+                self._child, _ = await started(self._job, self._backends)
+            try:
+                return await self._answer(self._child, data)
+            except ChildDied as error:
+                await self._stop()
+                # An earlier photo may have broken it: only a new child that dies of this one tells whose fault it is.
+                if not fresh and error.exit_code is not None:
+                    fresh = True
+                    continue
+                _log.warning("the process that reads photos %s; the photo is refused", error)
+                what = "takes too long to be read" if error.exit_code is None else f"could not be read ({error})"
+                raise ImageError(f"The picture {what}.") from None
+
+    async def _answer(self, child: Child, data: bytes) -> PhotoResult:
+        """Raises ChildDied, WorkerError."""
+        photo = Photo(next(self._ids), len(data))
+        child.send(photo)
+        sent = asyncio.ensure_future(child.send_bytes(data))
+        try:
+            answer = await child.receive(self._timeout_s)
+        finally:
+            sent.cancel()
         if not isinstance(answer, PhotoResult) or answer.id != photo.id:
             raise WorkerError("answers something else")
         return answer

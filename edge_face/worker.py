@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,12 +21,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_face import logs, photos
+from edge_face import logs, memory, photos
 from edge_face.capture import CameraThread, Frame, ThreadState
 from edge_face.clock import SystemClock
 from edge_face.engine import Engine
 from edge_face.errors import EdgeFaceError, ImageError
-from edge_face.events import FrameResult
+from edge_face.events import Box, Face, FrameResult
 from edge_face.messages import (
     CameraJob,
     Channel,
@@ -48,8 +47,10 @@ _log = logging.getLogger("edge_face.worker")
 
 STATE_EVERY_S = 0.5
 """How often a camera's child tells its state, with or without frames."""
-_PHOTO_MEMORY = 4 << 30
-"""Address space of the photo child: a picture that wants more is refused, not allowed to starve the gate."""
+_PHOTO_NICE = 10
+"""Photos may take longer when a camera needs the processor."""
+_CAMERA_SCORE, _PHOTO_SCORE = 200, 800
+"""Who goes first when the machine is out of memory: photos, then a camera, which is started again; then the parent."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -68,7 +69,12 @@ class CameraLoop:
         job = self._job
         loaded = _load(job, self._channel)
         engine = self._engine = Engine(
-            loaded, job.engine, scale=job.source.scale, track_memory_s=job.track_memory_s, first_track=job.first_track
+            loaded,
+            job.engine,
+            scale=job.source.scale,
+            track_memory_s=job.track_memory_s,
+            first_track=job.first_track,
+            known=job.known,
         )
         self._channel.send(_ready(loaded))
         _mute_libraries()
@@ -76,13 +82,15 @@ class CameraLoop:
         source = job.source
         thread = CameraThread(lambda: open_source(source, self._clock), self._clock, source.fps, source.frozen)
         thread.start()
-        epoch = 0
+        epoch = scene = 0
         while True:
             frame = thread.take(STATE_EVERY_S)
             if frame is not None:
-                if frame.epoch != epoch:
+                if frame.round != scene:
                     engine.reset()
-                    epoch = frame.epoch
+                elif frame.epoch != epoch:
+                    engine.interrupted()
+                epoch, scene = frame.epoch, frame.round
                 self._tell(replace(thread.state, name="ok"))
                 self._channel.send(self._judge(engine, frame))
             state = thread.state
@@ -126,7 +134,7 @@ class CameraLoop:
 
 
 class PhotoLoop:
-    """One photo after the other."""
+    """One photo after the other, until one wants too much memory: what a library does after that is anybody's guess."""
 
     def __init__(self, job: PhotoJob, channel: Channel) -> None:
         self._channel = channel
@@ -135,22 +143,34 @@ class PhotoLoop:
         channel.send(_ready(loaded))
 
     def run(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                message = self._channel.receive()
-                if isinstance(message, Photo):
-                    self._channel.send(self._analyse(message))
+        while True:
+            message = self._channel.receive()
+            if isinstance(message, Photo):
+                try:
+                    result = self._analyse(message.id, self._channel.receive_bytes(message.size))
+                except MemoryError:
+                    self._channel.send(PhotoResult(message.id, error="too_large", message=photos.TOO_MUCH_MEMORY))
+                    return
+                self._channel.send(result)
 
-    def _analyse(self, photo: Photo) -> PhotoResult:
+    def _analyse(self, id: int, data: bytes | bytearray) -> PhotoResult:
+        """Raises MemoryError."""
         try:
-            image = photos.decode(photo.data)
-            faces = self._engine.still(image)
+            picture = photos.decode(data)
+            faces = self._engine.still(picture.pixels)
         except ImageError as error:
-            return PhotoResult(photo.id, error=error.code, message=error.message)
-        except MemoryError:
-            return PhotoResult(photo.id, error="too_large", message="The picture needs too much memory.")
-        height, width = image.shape[:2]
-        return PhotoResult(photo.id, width, height, faces)
+            return PhotoResult(id, error=error.code, message=error.message)
+        except cv2.error as error:
+            if error.code == cv2.Error.StsNoMem:
+                raise MemoryError from error
+            raise
+        return PhotoResult(id, picture.width, picture.height, tuple(_enlarged(face, picture.reduced) for face in faces))
+
+
+def _enlarged(face: Face, factor: int) -> Face:
+    """With its box in the pixels of the whole picture, of which a reduced one was searched."""
+    box = face.box
+    return replace(face, box=Box(box.x1 * factor, box.y1 * factor, box.x2 * factor, box.y2 * factor))
 
 
 def _load(job: CameraJob | PhotoJob, channel: Channel) -> models.Models:
@@ -186,10 +206,14 @@ def _serve(channel: Channel) -> None:
     )  # the parent logs losses and returns, with the camera's name
     try:
         if isinstance(job, CameraJob):
+            memory.first_to_go(_CAMERA_SCORE)
             CameraLoop(job, channel).run()
         else:
-            resource.setrlimit(resource.RLIMIT_AS, (_PHOTO_MEMORY, _PHOTO_MEMORY))
-            PhotoLoop(job, channel).run()
+            memory.first_to_go(_PHOTO_SCORE)
+            os.nice(_PHOTO_NICE)
+            loop = PhotoLoop(job, channel)
+            memory.limit_growth()
+            loop.run()
     except EdgeFaceError as error:
         channel.send(Failed(error.message))
         raise SystemExit(1) from None

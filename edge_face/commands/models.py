@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_face import backends, config, settings
+from edge_face.child import started
 from edge_face.errors import WorkerError
 from edge_face.messages import PhotoJob
-from edge_face.supervisor import started
 from edge_face.vision.files import FILES, WeightsFile
 from edge_face.vision.models import BACKENDS, model_cache, weights
 

@@ -7,13 +7,13 @@ next who steps there; looks alone would join two people who resemble each other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_face.events import Box, Encoding
+from edge_face.events import Box, Encoding, KnownTrack
 from edge_face.vision.follow import MIN_LIKENESS, Template
 
 MIN_IOU = 0.2
@@ -21,7 +21,8 @@ SAME_FACE = 0.6
 """Distance up to which dlib itself calls two descriptors the same person (dlib, face_recognition.py example)."""
 SURELY_SAME_FACE = 0.4
 """Enough to find a face again that moved while it was out of sight."""
-_VIEWS = 4
+VIEWS = 4
+_NOWHERE = Box(0, 0, 0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +32,7 @@ class Track:
     id: int
     box: Box
     last_seen: float
-    views: deque[Encoding] = field(default_factory=lambda: deque(maxlen=_VIEWS))
+    views: deque[Encoding] = field(default_factory=lambda: deque(maxlen=VIEWS))
     """The last few looks, so that one turned or blurred view does not end the track."""
     template: Template | None = None
     confidence: float = 0.0
@@ -61,18 +62,26 @@ class Track:
 class Tracker:
     """Who is in view, and who was a moment ago.
 
-    `memory_s`: how long a face may be out of sight and still be the same track. `first_id`: the first track's number.
+    `memory_s`: how long a face may be out of sight and still be the same track. `first_id`: the first new track's
+    number. `known`: tracks that may come back.
     """
 
-    def __init__(self, memory_s: float, first_id: int = 1) -> None:
+    def __init__(self, memory_s: float, first_id: int = 1, known: Iterable[KnownTrack] = ()) -> None:
         self._memory_s = memory_s
         self._next_id = first_id
         self.in_view: list[Track] = []
-        self._away: list[Track] = []
+        self._away = [Track(one.id, _NOWHERE, one.last_seen, deque(one.views, VIEWS), doubtful=True) for one in known]
 
     def reset(self) -> None:
         """Forget all tracks; numbers go on."""
         self.in_view, self._away = [], []
+
+    def interrupt(self) -> None:
+        """Frames were missed, so that place says nothing: who was in view may come back, known by looks alone."""
+        for track in list(self.in_view):
+            self.leave(track)
+        for track in self._away:
+            track.box, track.template, track.missed = _NOWHERE, None, 0
 
     def forget_old(self, now: float) -> None:
         self._away = [track for track in self._away if now - track.last_seen <= self._memory_s]

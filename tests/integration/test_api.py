@@ -350,6 +350,9 @@ async def test_metrics_say_what_the_status_says(api: Api) -> None:
     lines = body.decode().splitlines()
     for line in (
         'edge_face_camera_up{camera="front"} 1.0',
+        'edge_face_camera_restarts_total{camera="front"} 2.0',
+        'edge_face_camera_outgrown_total{camera="front"} 1.0',
+        'edge_face_camera_memory_bytes{camera="front"} 1.31596288e+08',
         'edge_face_decisions_total{camera="front",reason="match"} 2.0',
         'edge_face_latency_seconds{camera="front",quantile="0.95"} 0.09',
         'edge_face_stage_seconds{camera="front",quantile="0.5",stage="detect"} 0.02',

@@ -171,7 +171,7 @@ async def test_a_backend_that_ends_its_process_is_replaced_but_not_for_ever(fake
 
 async def test_a_backend_that_hangs_is_replaced(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(fake, "import time\ntime.sleep(1000)\n")
-    monkeypatch.setattr("edge_face.supervisor.START_S", 8.0)
+    monkeypatch.setattr("edge_face.child.START_S", 8.0)
     process = camera(tmp_path / "photos", Backends())
     await process.run()
     assert process.backend == "opencv"

@@ -35,7 +35,8 @@ STATUS: dict[str, Any] = {
     "node": "gate-1", "version": "1", "people": 2, "faces": 3, "uptime_s": 4.5, "clock": "synced",
     "cameras": [
         {
-            "id": "front", "state": "ok", "frames": 10, "dropped": 1, "restarts": 0, "decisions": {"match": 2},
+            "id": "front", "state": "ok", "frames": 10, "dropped": 1, "restarts": 2, "outgrown": 1,
+            "memory_mib": 125.5, "decisions": {"match": 2},
             "latency_ms": {"p50": 80.0, "p95": 90.0, "p99": 95.0}, "stages_ms": {"detect": {"p50": 20.0}},
             "refused_backends": {"onnxruntime": "It returns no numbers."},
         }
