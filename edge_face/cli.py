@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 wrong u
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, nor terminals know UTF-8
     args = parser().parse_args(argv)
     os.environ.update(threads.blas(1))  # a gallery's product takes microseconds; the children have [engine] threads
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,10 +14,32 @@ from pathlib import PurePosixPath
 
 from edge_face.errors import RequestError
 
+MAX_ZIP_BYTES = 256 * 1024 * 1024
 MAX_MEMBERS = 5000
 MAX_MEMBER_BYTES = 20 * 1024 * 1024
+MAX_TOTAL_BYTES = 1024 * 1024 * 1024
+"""Of all members unpacked: photos hardly shrink in a ZIP, so this is four times the largest honest one."""
 MAX_RATIO = 100
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+_ENTRY = b"PK\x01\x02"
+_MAX_ENTRIES = 4 * MAX_MEMBERS
+"""With folders and what other systems put beside the photos."""
+_STEP = 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of the others (bzip2, LZMA) Python unpacks a whole block at once, however large."""
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+"""What zipfile raises for damaged files. (NotImplementedError is a RuntimeError.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +52,57 @@ class Member:
     refused: str = ""
 
 
-def members(archive: bytes) -> Iterator[Member]:
-    """Each file of the ZIP as a Member: `name.jpg`, or `name/1.jpg`. Raises RequestError when it is no ZIP at all."""
-    try:
-        opened = zipfile.ZipFile(io.BytesIO(archive))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        raise RequestError("This is not a ZIP file that can be read.", "bad_zip") from None
-    with opened:
-        infos = [info for info in opened.infolist() if not info.is_dir() and not _is_clutter(info.filename)]
-        if len(infos) > MAX_MEMBERS:
-            raise RequestError(f"The ZIP holds {len(infos)} files; {MAX_MEMBERS} are allowed.", "too_many_files")
+class Archive:
+    """A ZIP's files as Members, in their order: `name.jpg`, or `name/1.jpg`; unpacked while they are iterated."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises RequestError when it is no ZIP at all (`bad_zip`), or one of too many files."""
+        if not _is_within(data, _MAX_ENTRIES):
+            raise RequestError(f"The ZIP holds too many entries; {MAX_MEMBERS} files are allowed.", "too_many_files")
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+        except _BAD_ZIP:
+            raise RequestError("This is not a ZIP file that can be read.", "bad_zip") from None
+        self._infos = [info for info in self._zip.infolist() if not _is_clutter(info.filename)]
+        if len(self._infos) > MAX_MEMBERS:
+            raise RequestError(f"The ZIP holds {len(self._infos)} files; {MAX_MEMBERS} are allowed.", "too_many_files")
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __iter__(self) -> Iterator[Member]:
         seen: set[str] = set()
-        for info in infos:
-            yield _member(opened, info, seen)
+        total = 0
+        for info in self._infos:
+            name = person_name(PurePosixPath(info.filename))
+            total += info.file_size
+            refused = _refusal(info, seen)
+            if not refused and total > MAX_TOTAL_BYTES:
+                refused = f"the ZIP unpacks to more than {MAX_TOTAL_BYTES >> 20} MiB"
+            seen.add(_same_file(info.filename))
+            yield Member(info.filename, name, refused=refused) if refused else self._unpacked(info, name)
+
+    def _unpacked(self, info: zipfile.ZipInfo, name: str) -> Member:
+        try:
+            with self._zip.open(info) as file:
+                data = file.read(MAX_MEMBER_BYTES + 1)
+        except _BAD_ZIP as error:
+            return Member(info.filename, name, refused=f"it cannot be unpacked: {error}")
+        return Member(info.filename, name, data)
 
 
-def _member(opened: zipfile.ZipFile, info: zipfile.ZipInfo, seen: set[str]) -> Member:
-    name = person_name(PurePosixPath(info.filename))
-    refused = _refusal(info, seen)
-    seen.add(info.filename)
-    if refused:
-        return Member(info.filename, name, refused=refused)
-    try:
-        with opened.open(info) as file:
-            data = file.read(MAX_MEMBER_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
-        return Member(info.filename, name, refused=f"it cannot be unpacked: {error}")
-    if len(data) > MAX_MEMBER_BYTES:
-        return Member(info.filename, name, refused=f"it is larger than {MAX_MEMBER_BYTES >> 20} MiB")
-    return Member(info.filename, name, data)
+def _is_within(data: bytes, entries: int) -> bool:
+    """Whether a ZIP has at most so many entries. Python would first make an object of each, and hold up decisions."""
+    for start in range(0, len(data), _STEP):
+        entries -= data.count(_ENTRY, start, start + _STEP + len(_ENTRY) - 1)
+    return entries >= 0
 
 
 def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
     path = PurePosixPath(info.filename)
-    if path.is_absolute() or "\\" in info.filename or ".." in path.parts or ":" in path.parts[0]:
+    if not path.parts or "\0" in info.orig_filename:
+        return "its name is damaged"
+    if path.is_absolute() or "\\" in info.orig_filename or ".." in path.parts or ":" in path.parts[0]:
         return "its path leaves the ZIP"
     if len(path.parts) > 2:
         return "expected name.jpg or name/1.jpg"
@@ -69,8 +110,8 @@ def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
         return "it is a link"
     if info.flag_bits & 0x1:
         return "it is encrypted"
-    if info.filename in seen:
-        return "the ZIP holds this name twice"
+    if _same_file(info.filename) in seen:
+        return "the ZIP holds this name twice (capitals do not tell files apart)"
     if path.suffix.lower() == ".zip":
         return "a ZIP in a ZIP is not opened"
     if path.suffix.lower() not in SUFFIXES:
@@ -79,7 +120,14 @@ def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
         return f"it is larger than {MAX_MEMBER_BYTES >> 20} MiB"
     if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
         return "it is compressed suspiciously much"
+    if info.compress_type not in _METHODS:
+        return "it is compressed in an unusual way; use the usual one (deflate)"
     return ""
+
+
+def _same_file(name: str) -> str:
+    """Equal for names that would be one file on Windows or macOS: who packed them there cannot have meant two."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name))).casefold()
 
 
 def person_name(path: PurePosixPath) -> str:
@@ -88,6 +136,11 @@ def person_name(path: PurePosixPath) -> str:
 
 
 def _is_clutter(name: str) -> bool:
-    """What macOS and Windows put beside the photos."""
+    """Folders, and what macOS and Windows put beside the photos."""
     path = PurePosixPath(name)
-    return "__MACOSX" in path.parts or path.name in (".DS_Store", "Thumbs.db") or path.name.startswith("._")
+    return (
+        name.endswith("/")
+        or "__MACOSX" in path.parts
+        or path.name in (".DS_Store", "Thumbs.db")
+        or path.name.startswith("._")
+    )

@@ -26,7 +26,7 @@ def enroll(args: argparse.Namespace) -> int:
         if args.name or args.external_id:
             print("edge-face enroll: --zip and --dir take the names from the files (see --help)", file=sys.stderr)
             return 2
-        files = list(zips.members(args.zip.read_bytes())) if args.zip else list(_folder(args.dir))
+        files = _archive(args.zip) if args.zip else _Folder(args.dir)
         return asyncio.run(_enroll_many(configured, files, force=args.force))
     if not args.name or not args.images:
         print("edge-face enroll: a NAME and at least one IMAGE, or --zip or --dir (see --help)", file=sys.stderr)
@@ -35,14 +35,14 @@ def enroll(args: argparse.Namespace) -> int:
 
 
 async def _enroll_one(configured: Config, args: argparse.Namespace) -> int:
-    images = [path.read_bytes() for path in args.images]
+    images = [_photo_of(path) for path in args.images]
     async with open_people(configured) as people:
         person = await people.enrol(args.name, images, args.external_id, force=args.force)
     print(f"enrolled {person.name} (id {person.id}, {_count(person.faces, 'face')})")
     return 0
 
 
-async def _enroll_many(configured: Config, files: list[Member], *, force: bool) -> int:
+async def _enroll_many(configured: Config, files: zips.Archive | _Folder, *, force: bool) -> int:
     refused = 0
     async with open_people(configured) as people:
         done = 0
@@ -51,28 +51,72 @@ async def _enroll_many(configured: Config, files: list[Member], *, force: bool) 
             if report.error:
                 refused += 1
                 _clear_bar()
-                print(f"refused {report.file}: {report.message}", file=sys.stderr)
+                print(f"refused {_shown(report.file)}: {_shown(report.message)}", file=sys.stderr)
             _show_bar(done, len(files))
     _clear_bar()
     print(f"enrolled {_count(done - refused, 'photo')}, refused {refused}")
-    return 1 if refused or not files else 0
+    return 1 if refused or not done else 0
 
 
-def _folder(folder: Path) -> Iterator[Member]:
-    """The photos of a folder, as a ZIP's would be."""
-    if not folder.is_dir():
-        raise RequestError(f"There is no folder {folder}")
-    for path in sorted((*folder.glob("*"), *folder.glob("*/*"))):
-        if not path.is_file() or path.name.startswith("."):
-            continue
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        name = zips.person_name(relative)
-        if path.suffix.lower() not in zips.SUFFIXES:
-            yield Member(str(relative), name, refused="it is not a photo by its name")
-        elif path.stat().st_size > zips.MAX_MEMBER_BYTES:
-            yield Member(str(relative), name, refused=f"it is larger than {zips.MAX_MEMBER_BYTES >> 20} MiB")
-        else:
-            yield Member(str(relative), name, path.read_bytes())
+def _archive(file: Path) -> zips.Archive:
+    if file.stat().st_size > zips.MAX_ZIP_BYTES:
+        raise RequestError(
+            f"{file} is larger than {zips.MAX_ZIP_BYTES >> 20} MiB; unpack it and use --dir", "too_large"
+        )
+    return zips.Archive(file.read_bytes())
+
+
+class _Folder:
+    """The photos of a folder, as a ZIP's would be: read one by one, while they are iterated."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RequestError(f"There is no folder {folder}")
+        found = sorted((*folder.glob("*"), *folder.glob("*/*")))
+        self._folder = folder
+        self._paths = [path for path in found if not path.name.startswith(".") and not path.is_dir()]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[Member]:
+        for path in self._paths:
+            relative = PurePosixPath(path.relative_to(self._folder).as_posix())
+            name = zips.person_name(relative)
+            if path.suffix.lower() not in zips.SUFFIXES:
+                yield Member(str(relative), name, refused="it is not a photo by its name")
+            elif not path.is_file():
+                yield Member(str(relative), name, refused="it is not a file")
+            else:
+                try:
+                    yield Member(str(relative), name, _photo(path))
+                except ImageError as error:
+                    yield Member(str(relative), name, refused=error.message)
+
+
+def _photo(path: Path) -> bytes:
+    """A photo's bytes; a device or a pipe is read no further than a photo may be long. Raises ImageError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(zips.MAX_MEMBER_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"The file cannot be read: {error.strerror}.", "unreadable_file") from None
+    if len(data) > zips.MAX_MEMBER_BYTES:
+        raise ImageError(f"The file is larger than {zips.MAX_MEMBER_BYTES >> 20} MiB.", "too_large")
+    return data
+
+
+def _photo_of(path: Path) -> bytes:
+    """The same for one of several photos that stand or fall together, so the error names it."""
+    try:
+        return _photo(path)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error.message}", error.code) from None
+
+
+def _shown(text: str) -> str:
+    """For the terminal: a file's name may hold control sequences, or bytes that are no text."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def people(args: argparse.Namespace) -> int:
@@ -114,7 +158,7 @@ async def _recognize(configured: Config, files: Iterable[str], *, as_json: bool)
     async with open_people(configured) as people:
         for file in files:
             try:
-                still = await people.recognise(_read(file))
+                still = await people.recognise(_photo(Path(file)))
             except ImageError as error:
                 failed = True
                 _print_error(file, error, as_json=as_json)
@@ -123,18 +167,11 @@ async def _recognize(configured: Config, files: Iterable[str], *, as_json: bool)
     return 1 if failed else 0
 
 
-def _read(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ImageError(f"The file cannot be read: {error.strerror}.", "unreadable_file") from None
-
-
 def _print_error(file: str, error: EdgeFaceError, *, as_json: bool) -> None:
     if as_json:
         _print_json({"file": file, "error": error.code, "message": error.message})
     else:
-        print(f"{file}: {error.message}", file=sys.stderr)
+        print(f"{_shown(file)}: {error.message}", file=sys.stderr)
 
 
 def _print_still(file: str, still: Still, *, as_json: bool) -> None:
@@ -144,9 +181,9 @@ def _print_still(file: str, still: Still, *, as_json: bool) -> None:
     for face in still.faces:
         distance = "" if face.match.distance is None else f", distance {face.match.distance:.2f}"
         who = face.person.name if face.person else face.reason
-        print(f"{file}: {face.status} {who}{distance}, box {face.face.box.as_list()}")
+        print(f"{_shown(file)}: {face.status} {who}{distance}, box {face.face.box.as_list()}")
     if not still.faces:
-        print(f"{file}: no face")
+        print(f"{_shown(file)}: no face")
 
 
 def _print_json(body: dict[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import binascii
 import hashlib
 import hmac
-import re
+import io
+import string
 
 from aiohttp import web
 
@@ -22,7 +23,9 @@ PATHS = frozenset({"/register", "/unregister", "/faces", "/register-faces", "/pr
 """Where an error also says `"success": false`."""
 
 _FRAME = FileField(("frame",), MAX_IMAGE_BYTES * 4 // 3 + 100_000)  # base64 is longer by a third, and has line ends
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
+_BASE64 = string.ascii_letters.encode() + string.digits.encode() + b"+/="
+_STEP = 256 * 1024  # a multiple of 4
+_LONGEST_HEAD = 1024
 _URL_SAFE = bytes.maketrans(b"-_ ", b"+/+")  # a plus sign that was not escaped in a form arrives as a blank
 
 
@@ -73,7 +76,7 @@ class DropIn:
     async def process_frame(self, request: web.Request) -> web.Response:
         async with self._work.slots.taken():
             (upload,) = (await read_form(request, _FRAME)).files
-            still = await self._people.recognise(image_bytes(upload.data))
+            still = await self._people.recognise(await asyncio.to_thread(image_bytes, upload.data))
         if not still.faces:
             raise ImageError("No face was found in the frame.", "no_face")
         first = still.faces[0]
@@ -103,20 +106,46 @@ def encoding_pseudonym(key: bytes, encoding: Encoding) -> str:
 
 def image_bytes(data: bytes) -> bytes:
     """A picture that was sent as it is, as base64, or as a `data:` URL. Raises RequestError, Refusal (413)."""
-    text = data.strip()
-    is_url = text[:5].lower() == b"data:"
-    if is_url:
-        head, comma, text = text.partition(b",")
-        if not comma or not head.lower().endswith(b";base64"):
+    start = 0
+    if data[:_LONGEST_HEAD].lstrip()[:5].lower() == b"data:":
+        start = data.find(b",", 0, _LONGEST_HEAD) + 1
+        if not data[:start].rstrip(b", ").lower().endswith(b";base64"):
             raise RequestError("A data: URL must hold base64.", "bad_base64")
-    text = b"".join(re.split(rb"[\r\n\t]+", text.strip(b"\r\n\t"))).translate(_URL_SAFE)
-    if _BASE64.fullmatch(text):  # no picture format consists of such bytes alone
-        try:
-            data = base64.b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise RequestError("The base64 text is damaged.", "bad_base64") from None
-    elif is_url:
+    text = _base64_text(data, start)
+    if text is not None:  # no picture format consists of such bytes alone
+        data = _decoded(text)
+    elif start:
         raise RequestError("The base64 text is damaged.", "bad_base64")
     if len(data) > MAX_IMAGE_BYTES:
         raise Refusal(413, "too_large", f"The frame is larger than {MAX_IMAGE_BYTES >> 20} MiB.")
     return data
+
+
+def _base64_text(data: bytes, start: int) -> bytearray | None:
+    """From there on, without line ends and padding; None when there is something else than base64.
+
+    Piece by piece: one call for all of it would hold up decisions, also from another thread.
+    """
+    text = bytearray()
+    end = len(data.rstrip())
+    for at in range(start, end, _STEP):
+        piece = data[at : min(at + _STEP, end)]
+        piece = (piece if text else piece.lstrip()).translate(_URL_SAFE, b"\r\n\t")
+        if piece.translate(None, _BASE64):
+            return None
+        text += piece
+    for _ in range(2):
+        if text.endswith(b"="):
+            del text[-1]
+    return text if text else None
+
+
+def _decoded(text: bytearray) -> bytes:
+    text += b"=" * (-len(text) % 4)
+    data = io.BytesIO()
+    try:
+        for at in range(0, len(text), _STEP):
+            data.write(binascii.a2b_base64(bytes(text[at : at + _STEP]), strict_mode=True))
+    except binascii.Error:
+        raise RequestError("The base64 text is damaged.", "bad_base64") from None
+    return data.getvalue()

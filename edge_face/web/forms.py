@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +14,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from edge_face.errors import RequestError
 from edge_face.web.replies import Refusal
+from edge_face.zips import MAX_ZIP_BYTES
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 MAX_IMAGES = 10
-MAX_ZIP_BYTES = 256 * 1024 * 1024
+MAX_IMAGES_BYTES = 40 * 1024 * 1024
+"""Of all photos of one request: several requests are held in memory at once, on boards that have little."""
+MAX_URLENCODED_BYTES = 8 * 1024 * 1024
+"""Python takes such a form apart in one piece, which would hold up a decision. Larger frames come as multipart."""
 MAX_TEXT_BYTES = 16 * 1024
 MAX_FIELDS = 50
 BODY_S = 60.0
+WAIT_S = 60.0
+"""How long a request may wait for its turn."""
 ZIP_BODY_S = 600.0
 _OVERHEAD = 256 * 1024
 """Boundaries, part headers and short fields on top of the files."""
@@ -58,12 +65,16 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FileField:
-    """Which field holds files, how many of how many bytes, and how long a body may take."""
+    """Which field holds files, how many of how many bytes each, and how long a body may take."""
 
     names: tuple[str, ...]
     max_bytes: int = MAX_IMAGE_BYTES
     max_count: int = 1
     body_s: float = BODY_S
+
+    @property
+    def max_total(self) -> int:
+        return min(self.max_count * self.max_bytes, max(self.max_bytes, MAX_IMAGES_BYTES))
 
 
 IMAGE = FileField(("image",))
@@ -76,7 +87,7 @@ async def read_form(request: web.Request, files: FileField | None = None) -> For
 
     Raises RequestError (malformed, a field that is missing or there twice), Refusal (408, 413, 415).
     """
-    limit = _OVERHEAD + (files.max_bytes * files.max_count if files else 0)
+    limit = _OVERHEAD + (files.max_total if files else 0)
     if request.content_length is not None and request.content_length > limit:
         raise _too_large("The request", limit)
     try:
@@ -121,24 +132,26 @@ async def _read_multipart(request: web.Request, files: FileField | None, limit: 
 
 
 async def _read_part(part: BodyPartReader, limit: int) -> bytes:
-    data = bytearray()
+    data = io.BytesIO()  # gives its bytes away without copying them
     while chunk := await part.read_chunk(_CHUNK):
-        data += chunk
-        if len(data) > limit:
+        if data.tell() + len(chunk) > limit:
             raise _too_large(f"The field {part.name}", limit)
-    return bytes(data)
+        data.write(chunk)
+    return data.getvalue()
 
 
 async def _read_urlencoded(request: web.Request, files: FileField | None, limit: int) -> Form:
-    # base64 takes 4 bytes for 3, and percent signs more.
-    limit *= 2
+    limit = min(2 * limit, MAX_URLENCODED_BYTES)  # base64 takes 4 bytes for 3, and percent signs more
     data = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK):
         data += chunk
         if len(data) > limit:
             raise _too_large("The request", limit)
     form = Form()
-    pairs = urllib.parse.parse_qsl(data.decode("ascii"), True, True, errors="strict", max_num_fields=MAX_FIELDS)
+    text = data.decode("ascii")
+    pairs = await asyncio.to_thread(
+        urllib.parse.parse_qsl, text, True, True, errors="strict", max_num_fields=MAX_FIELDS
+    )
     for name, value in pairs:
         if files is not None and name in files.names:
             _add_file(form, files, Upload(None, value.encode()))
@@ -168,7 +181,7 @@ def _too_large(what: str, limit: int) -> Refusal:
 
 
 class Slots:
-    """How many requests of a kind are worked on at once, and how many more may wait. The rest hear 429 at once.
+    """How many requests of a kind are worked on at once, and how many more may wait a while. The rest hear 429 at once.
 
     A slot is taken before the body is read, so that waiting requests hold no memory.
     """
@@ -181,13 +194,22 @@ class Slots:
     async def taken(self) -> AsyncIterator[None]:
         """Raises Refusal (429)."""
         if not self._room:
-            raise Refusal(429, "busy", "Too many requests of this kind are being worked on; try again.", _RETRY)
+            raise _busy()
         self._room -= 1
         try:
-            async with self._free:
+            try:
+                async with asyncio.timeout(WAIT_S):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise _busy() from None
+            try:
                 yield
+            finally:
+                self._free.release()
         finally:
             self._room += 1
 
 
-_RETRY = {"Retry-After": "2"}
+def _busy() -> Refusal:
+    message = "Too many requests of this kind are being worked on; try again."
+    return Refusal(429, "busy", message, {"Retry-After": "2"})

@@ -43,9 +43,9 @@ class PhotoWork:
             return [report async for report in self._reports(form)]
 
     async def _reports(self, form: Form) -> AsyncIterator[FileReport]:
-        members = zips.members(form.files[0].data)
         force = form.flag("force")
         # Unpacked on a thread, since a photo takes long enough to hold up a decision.
+        members = iter(await asyncio.to_thread(zips.Archive, form.files[0].data))
         while (member := await asyncio.to_thread(next, members, None)) is not None:
             async for report in self.people.enrol_members([member], force=force):
                 yield report

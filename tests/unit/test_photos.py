@@ -26,7 +26,7 @@ SMALL = Image.fromarray(astronaut()).resize((64, 48))
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_common_formats(format: str) -> None:
-    pixels = decode(encoded(SMALL, format))
+    pixels = decode(encoded(SMALL, format)).pixels
     assert pixels.shape == (48, 64, 3)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
@@ -37,7 +37,7 @@ def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise
     turned = SMALL.transpose(Image.Transpose.ROTATE_90)
-    pixels = decode(encoded(turned, "JPEG", exif=exif, quality=95))
+    pixels = decode(encoded(turned, "JPEG", exif=exif, quality=95)).pixels
     assert pixels.shape == (48, 64, 3)
     assert np.abs(pixels.astype(int) - np.asarray(SMALL)).mean() < 12
 
@@ -46,24 +46,24 @@ def test_exif_orientation_is_applied() -> None:
     ("mode", "format"), [("L", "PNG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("1", "PNG")]
 )
 def test_other_modes(mode: str, format: str) -> None:
-    assert decode(encoded(SMALL.convert(mode), format)).shape == (48, 64, 3)
+    assert decode(encoded(SMALL.convert(mode), format)).pixels.shape == (48, 64, 3)
 
 
 def test_sixteen_bits_of_grey_keep_their_contrast() -> None:
     grey = np.asarray(SMALL.convert("L"), dtype=np.uint16) * 257
-    pixels = decode(encoded(Image.fromarray(grey), "PNG"))
+    pixels = decode(encoded(Image.fromarray(grey), "PNG")).pixels
     assert np.abs(pixels[:, :, 0].astype(int) - np.asarray(SMALL.convert("L"))).max() <= 12
 
 
 def test_transparency_becomes_white() -> None:
-    assert (decode(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG")) == 255).all()
+    assert (decode(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG")).pixels == 255).all()
 
 
 def test_an_animation_is_its_first_picture() -> None:
     data = encoded(
         Image.new("RGB", (8, 8), "red"), "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")]
     )
-    assert tuple(decode(data)[0, 0]) == (255, 0, 0)
+    assert tuple(decode(data).pixels[0, 0]) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<svg/>", encoded(SMALL, "PNG")[:60], encoded(SMALL, "JPEG")[:200]])
