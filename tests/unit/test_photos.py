@@ -66,7 +66,7 @@ def test_an_animation_is_its_first_picture() -> None:
     assert tuple(decode(data).pixels[0, 0]) == (255, 0, 0)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"<svg/>", encoded(SMALL, "PNG")[:60], encoded(SMALL, "JPEG")[:200]])
+@pytest.mark.parametrize("data", [b"", b"hello", encoded(SMALL, "PNG")[:60], encoded(SMALL, "JPEG")[:200]])
 def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError) as caught:
         decode(data)
