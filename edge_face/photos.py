@@ -83,6 +83,8 @@ def decode(data: bytes | bytearray) -> Picture:
     except UnidentifiedImageError:
         raise ImageError("This is not a picture that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF).") from None
     except _DAMAGE as error:
+        if "Decompressed data too large" in str(error):  # Pillow's limit for texts and colour profiles in a PNG
+            raise ImageError("The picture holds a text or a colour profile that unpacks to far too much.") from None
         raise ImageError(f"The picture is damaged: {error}.") from error
 
 

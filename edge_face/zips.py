@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 from edge_face.errors import RequestError
 
@@ -114,8 +114,8 @@ def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
         return "the ZIP holds this name twice (capitals do not tell files apart)"
     if path.suffix.lower() == ".zip":
         return "a ZIP in a ZIP is not opened"
-    if path.suffix.lower() not in SUFFIXES:
-        return "it is not a photo by its name"
+    if refused := refusal_by_name(path):
+        return refused
     if info.file_size > MAX_MEMBER_BYTES:
         return f"it is larger than {MAX_MEMBER_BYTES >> 20} MiB"
     if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
@@ -123,6 +123,16 @@ def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
     if info.compress_type not in _METHODS:
         return "it is compressed in an unusual way; use the usual one (deflate)"
     return ""
+
+
+def refusal_by_name(path: PurePath) -> str:
+    """Why a file is no photo that is read, as far as its ending tells."""
+    ending = path.suffix.lower()
+    if ending in SUFFIXES:
+        return ""
+    if ending in (".heic", ".heif", ".avif"):
+        return f"{ending[1:].upper()} files are not read; save it as JPEG or PNG"
+    return "it is not a photo by its name"
 
 
 def _same_file(name: str) -> str:

@@ -83,8 +83,8 @@ class _Folder:
         for path in self._paths:
             relative = PurePosixPath(path.relative_to(self._folder).as_posix())
             name = zips.person_name(relative)
-            if path.suffix.lower() not in zips.SUFFIXES:
-                yield Member(str(relative), name, refused="it is not a photo by its name")
+            if refused := zips.refusal_by_name(path):
+                yield Member(str(relative), name, refused=refused)
             elif not path.is_file():
                 yield Member(str(relative), name, refused="it is not a file")
             else:

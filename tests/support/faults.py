@@ -10,11 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-CRASH, HANG, LEAK = signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN
-"""A write to address 0; a native call that keeps the interpreter's lock for ever; 50 MiB more every 0.1 s."""
+CRASH, HANG, LEAK, DEAF = signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN, signal.SIGRTMIN + 1
+"""A write to address 0; a native call that keeps the interpreter's lock for ever; 50 MiB more every 0.1 s; the socket
+closed, and then a hang.
+"""
+CRASHING_PHOTO, HANGING_PHOTO = b"crash the reader", b"hang the reader"
+"""Somewhere in a photo, these do the same to whoever opens it."""
 
 _SITE = """
-import ctypes, signal, sys, threading, time
+import ctypes, signal, socket, sys, threading, time
 
 kept = []
 
@@ -36,10 +40,28 @@ def leak(number, frame):
     threading.Thread(target=grow, daemon=True).start()
 
 
+def deaf(number, frame):
+    socket.socket(fileno=int(sys.orig_argv[-1])).shutdown(socket.SHUT_RDWR)
+    hang(number, frame)
+
+
+def open_photo(fp, *args, **options):
+    data = bytes(fp.getvalue())
+    if b"crash the reader" in data:
+        crash(0, None)
+    if b"hang the reader" in data:
+        hang(0, None)
+    return really_open(fp, *args, **options)
+
+
 if "edge_face.worker" in sys.orig_argv:
     signal.signal(signal.SIGUSR1, crash)
     signal.signal(signal.SIGUSR2, hang)
     signal.signal(signal.SIGRTMIN, leak)
+    signal.signal(signal.SIGRTMIN + 1, deaf)
+    from PIL import Image
+
+    really_open, Image.open = Image.open, open_photo
 """
 
 

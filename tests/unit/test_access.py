@@ -486,3 +486,16 @@ def test_every_face_gets_a_final_word() -> None:
         s.frames(count, (1, STRANGER))
         s.silence(6)
         assert len(s.told) == 1
+
+
+def test_votes_do_not_outlive_an_interruption_and_visits_do() -> None:
+    s = scene()
+    s.frame((1, is_(KATYA)))
+    s.access.interrupted()
+    assert s.frame((1, is_(KATYA))).verdicts[0].reason == "deciding"
+    s.frame((1, is_(KATYA)))
+    s.frames(5, (2, STRANGER))
+    assert s.told == [PASS_KATYA, UNKNOWN]
+    s.access.interrupted()
+    s.frames(5, (1, is_(KATYA)), (2, STRANGER))
+    assert s.told == [PASS_KATYA, UNKNOWN]

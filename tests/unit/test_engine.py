@@ -11,6 +11,7 @@ import pytest
 from edge_face import settings
 from edge_face.engine import Engine
 from edge_face.errors import ModelError
+from edge_face.events import KnownTrack
 from edge_face.vision import models
 from edge_face.vision.detect import search_scale
 from tests.support.photos import Image, astronaut, blank, hopper, side_by_side
@@ -94,6 +95,25 @@ def test_one_face_keeps_its_track_and_another_gets_its_own(engine: Engine) -> No
     assert moved == first
     engine.reset()
     assert not first & {face.track for face in engine.process(pair, 0.2)[0]}
+
+
+def test_an_interruption_or_a_new_process_makes_no_new_tracks(loaded_models: models.Models) -> None:
+    pair = bgr(side_by_side(astronaut(), hopper()))
+    engine = Engine(loaded_models, settings.Engine())
+    faces = engine.process(pair, 0.0)[0]
+    first = {face.track for face in faces}
+    engine.interrupted()
+    assert {face.track for face in engine.process(np.roll(pair, 300, axis=1), 0.1)[0]} == first
+    smaller = np.asarray(cv2.resize(pair, None, fx=0.9, fy=0.9), dtype=np.uint8)  # another resolution
+    assert {face.track for face in engine.process(smaller, 0.2)[0]} == first
+    known = [KnownTrack(face.track, 0.0, (face.encoding,)) for face in faces if face.encoding is not None]
+    after = Engine(loaded_models, settings.Engine(), first_track=9, known=known)
+    assert {face.track for face in after.process(pair, 0.3)[0]} == first
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40_000), (40_000, 1), (19, 4000), (300, 40_000)])
+def test_a_strip_has_no_face(shape: tuple[int, int], engine: Engine) -> None:
+    assert engine.still(np.full((*shape, 3), 90, np.uint8)) == ()
 
 
 def test_somebody_else_in_the_same_place_is_another_track(engine: Engine) -> None:

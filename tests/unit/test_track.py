@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_face.events import Box, Encoding
+from edge_face.events import Box, Encoding, KnownTrack
 from edge_face.vision.follow import MIN_LIKENESS, Template
 from edge_face.vision.track import Track, Tracker
 from tests.support import scenes
@@ -111,3 +111,22 @@ def test_a_face_at_the_edge_or_outside_is_no_crash() -> None:
         found, likeness = Template(frame, box).find(frame, box)
         assert isinstance(found, Box)
         assert -1 <= likeness <= 1.001
+
+
+def test_after_an_interruption_faces_are_known_by_their_look_alone() -> None:
+    tracker = Tracker(5.0)
+    one, two = seen(tracker, HERE, look(1)), seen(tracker, FAR, look(2))
+    tracker.interrupt()
+    assert tracker.in_view == []
+    assert seen(tracker, HERE, look(2, 0.3)) is two, "surely the same face elsewhere"
+    assert seen(tracker, HERE, look(1, 0.5)) is not one, "the place says nothing now, and this is not near enough"
+
+
+def test_a_new_process_knows_whom_the_last_one_followed() -> None:
+    tracker = Tracker(5.0, first_id=18, known=[KnownTrack(17, 100.0, (look(1), look(1, 0.2)))])
+    tracker.forget_old(103.0)
+    assert seen(tracker, HERE, look(2), 103.0).id == 18
+    assert seen(tracker, FAR, look(1, 0.3), 103.0).id == 17
+    late = Tracker(5.0, first_id=18, known=[KnownTrack(17, 100.0, (look(1),))])
+    late.forget_old(105.1)
+    assert seen(late, FAR, look(1), 105.1).id == 18

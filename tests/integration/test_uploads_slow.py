@@ -1,0 +1,126 @@
+"""Hostile photos and ZIPs by the hundred through the real child, and the largest uploads beside a ticking event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import random
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_face import settings, zips
+from edge_face.errors import ImageError, RequestError
+from edge_face.supervisor import PhotoProcess
+from tests.support.api import running
+from tests.support.ticker import measured_stalls
+from tests.support.uploads import eileen, encoded, samples
+
+pytestmark = pytest.mark.slow
+MUTANTS = 25
+"""Of each format."""
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, cut, doubled, or numbers made extreme, mostly near the beginning where the headers are."""
+    spoiled = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        reach = len(spoiled) if chance.random() < 0.4 else min(len(spoiled), 300)
+        at = chance.randrange(reach)
+        way = chance.randrange(5)
+        if way == 0:
+            spoiled[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            spoiled[at : at + 4] = struct.pack(
+                chance.choice("<>") + "I", chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 70_000))
+            )
+        elif way == 2:
+            del spoiled[at : at + chance.choice((1, 4, 100))]
+        elif way == 3:
+            spoiled[at:at] = spoiled[at : at + chance.choice((1, 4, 100))]
+        else:
+            spoiled[at : at + 2] = struct.pack(chance.choice("<>") + "H", chance.choice((0, 1, 0xFFFF, 0x8000)))
+        spoiled = spoiled or bytearray(b"x")
+    return bytes(spoiled)
+
+
+async def test_mutants_of_every_format_end_in_an_answer(tmp_path: Path) -> None:
+    """Each is answered within the time limit, and an honest photo is read after all of them."""
+    chance = random.Random(20)
+    photos = PhotoProcess(settings.Engine(), "error", timeout_s=20)
+    told: dict[str, int] = {}
+    children: set[int | None] = set()
+    try:
+        for sample in samples():
+            if len(sample.data) > 1 << 20:
+                continue
+            for _ in range(MUTANTS):
+                try:
+                    result = await photos.analyse(mutated(sample.data, chance))
+                    word = f"{len(result.faces)} faces"
+                except ImageError as error:
+                    word = error.code
+                    assert "takes too long" not in error.message, sample.name
+                told[word] = told.get(word, 0) + 1
+                children.add(photos.pid)
+        assert len((await photos.analyse(encoded(eileen(), "PNG"))).faces) == 1
+    finally:
+        await photos.close()
+    print(f"{sum(told.values())} mutants: {told}; {len(children - {None})} children")
+    assert set(told) > {"1 faces", "bad_image"}
+
+
+def test_mutants_of_a_zip_end_in_members_or_a_refusal() -> None:
+    chance = random.Random(21)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(4):
+            archive.writestr(f"Zoë/{number}.jpg", bytes(range(256)) * 3)
+    data = out.getvalue()
+    whole = refused = 0
+    for _ in range(20_000):
+        try:
+            for member in zips.Archive(mutated(data, chance)):
+                assert bool(member.data) != bool(member.refused) or not member.refused
+            whole += 1
+        except RequestError:
+            refused += 1
+    print(f"{whole} ZIPs read, {refused} refused")
+    assert whole > 1000
+    assert refused > 1000
+
+
+async def test_the_largest_uploads_do_not_hold_up_a_decision(tmp_path: Path) -> None:
+    """Sent by another process, so that only the server's part is measured."""
+    noise = np.random.default_rng(1).bytes(19 << 20)
+    frame = base64.b64encode(noise)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(12):
+            archive.writestr(f"{number}.jpg", noise)
+    bodies = {
+        "/api/v1/recognize": (("image", noise), 422),
+        "/process-frame/": (("frame", frame), 422),
+        "/api/v1/people/batch": (("zip", out.getvalue()), 200),
+    }
+    photos = PhotoProcess(settings.Engine(), "error")
+    try:
+        async with running(tmp_path, photos) as api:
+            await photos.analyse(encoded(eileen(), "PNG"))
+            for path, (field, status) in bodies.items():
+                (tmp_path / "body").write_bytes(field[1])
+                sender = await asyncio.create_subprocess_exec(
+                    "curl", "-sS", "-o", tmp_path / "answer", "-w", "%{http_code}", "-H", f"X-API-Key: {api.admin}",
+                    "-F", f"{field[0]}=@{tmp_path / 'body'}", api.server.url + path, stdout=asyncio.subprocess.PIPE,
+                )  # fmt: skip
+                async with measured_stalls() as stalls:
+                    told, _ = await sender.communicate()
+                assert told == str(status).encode(), (tmp_path / "answer").read_text()
+                print(f"{path}: {len(field[1]) >> 20} MiB, longest stall {stalls.longest_s * 1000:.1f} ms")
+                assert stalls.longest_s < 0.05, path
+    finally:
+        await photos.close()
