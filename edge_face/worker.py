@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -209,6 +210,9 @@ def _serve(channel: Channel) -> None:
             memory.first_to_go(_CAMERA_SCORE)
             CameraLoop(job, channel).run()
         else:
+            # Of a hostile photo the libraries have much to say; whoever sent it hears the gist.
+            warnings.simplefilter("ignore")
+            logging.getLogger("PIL").setLevel("CRITICAL")
             memory.first_to_go(_PHOTO_SCORE)
             os.nice(_PHOTO_NICE)
             loop = PhotoLoop(job, channel)

@@ -84,7 +84,7 @@ def test_hostile_names_touch_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
             for route, name in (("/api/v1/people", "../../evil"), ("/register", f"{tmp_path}/outside/evil")):
                 files = {"image": ("../../evil.jpg", photo)}
                 assert daemon.post(route, data={"name": name, "force": "1"}, files=files).ok
-            for file in (f"{tmp_path}/outside/evil.jpg", "..\\evil.jpg", "evil.jpg\0"):
+            for file in (f"{tmp_path}/outside/evil.jpg", "..\\evil.jpg"):
                 assert daemon.post("/api/v1/recognize", files={"image": (file, photo)}).status_code == 200
                 assert daemon.post("/process-frame/", files={"frame": (file, photo)}).status_code == 200
             archive = hostile_zip(tmp_path / "outside", photo)
