@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import memory
 from edge_face import settings
+from edge_face.child import Child
 from edge_face.messages import PhotoJob
-from edge_face.supervisor import Child
 
 COMMAND_LINE = """
 import os, sys
