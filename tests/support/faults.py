@@ -41,8 +41,10 @@ def leak(number, frame):
 
 
 def deaf(number, frame):
-    socket.socket(fileno=int(sys.orig_argv[-1])).shutdown(socket.SHUT_RDWR)
-    hang(number, frame)
+    sys.setswitchinterval(3600)  # or the thread that listens could end the process before it hangs
+    libc = ctypes.PyDLL(None)
+    libc.shutdown(int(sys.orig_argv[-1]), socket.SHUT_RDWR)
+    libc.sleep(3600)
 
 
 def open_photo(fp, *args, **options):
