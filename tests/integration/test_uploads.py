@@ -68,6 +68,9 @@ async def test_over_http(api: Api) -> None:
             else:
                 right = status == 200 and len(body["faces"]) == sample.faces
                 right = right and (bool(sample.enrol) or body["faces"][0]["name"] == "Eileen")
+            if sample.name == "100 megapixels":  # judged at a half, told in its own pixels: her face is where it is
+                x1, _, x2, _ = body["faces"][0]["box"]
+                right = right and body["width"] == 10_000 and x1 < 4300 < x2 and 2500 < x2 - x1 < 6000
             if not right:
                 wrong.append(("recognise", sample.name, status, body))
     assert not wrong
