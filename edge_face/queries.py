@@ -11,14 +11,6 @@ from edge_face.errors import RequestError
 MAX_LIMIT = 1000
 
 
-def parse_limit(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise RequestError(f"limit is a number from 1 to {MAX_LIMIT}.", "bad_limit")
-    return int(text)
-
-
 def parse_time(text: str | None, what: str) -> float | None:
     """Unix seconds, or ISO 8601, which without a zone means the local time of this box. Raises RequestError."""
     if text is None:

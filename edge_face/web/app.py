@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -11,12 +12,14 @@ from aiohttp.typedefs import Handler, Middleware
 from edge_face import prometheus
 from edge_face.errors import EdgeFaceError
 from edge_face.web import dropin
+from edge_face.web.apidocs import ApiDocs
 from edge_face.web.auth import Guard
 from edge_face.web.dropin import DropIn
 from edge_face.web.events import EventsApi
 from edge_face.web.people import PeopleApi, PhotoWork
 from edge_face.web.replies import Refusal, error_reply, refusal, reply
-from edge_face.web.services import Health, Route, Services
+from edge_face.web.services import Health, Part, Route, Services
+from edge_face.web.spec import Spec
 from edge_face.web.stream import FrameStream
 
 __all__ = ["GUARD", "STREAM", "Health", "Services", "build_app", "build_legacy_app"]
@@ -26,6 +29,10 @@ _log = logging.getLogger(__name__)
 GUARD = web.AppKey("guard", Guard)
 STREAM = web.AppKey("stream", FrameStream)
 
+_HEALTH = Spec("Whether decisions can be made", Health, others={503: Health})
+_STATUS = Spec("Cameras, engine, queues, versions, latencies", dict[str, Any])
+_METRICS = Spec("The same for Prometheus", media=(prometheus.CONTENT_TYPE.partition(";")[0],))
+
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "edge-face"}
 
 
@@ -34,14 +41,15 @@ def build_app(services: Services, host: str = "127.0.0.1") -> web.Application:
     guard = Guard(services.role_of, host, services.clock)
     stream = FrameStream(services.views, services.on_viewers, guard.still_valid)
     work = PhotoWork(services.people)
-    parts = (
+    parts: tuple[Part, ...] = (
         StatusApi(services),
         PeopleApi(work),
         EventsApi(services.store, services.thread),
         stream,
         DropIn(work, services.pseudonym_key),
     )
-    return _application(guard, stream, [route for part in parts for route in part.routes()])
+    routes = [route for part in parts for route in part.routes()]
+    return _application(guard, stream, routes + ApiDocs(routes).routes())
 
 
 def build_legacy_app(app: web.Application) -> web.Application:
@@ -55,10 +63,10 @@ class StatusApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/healthz", self.health, None),
+            Route("GET", "/healthz", self.health, None, _HEALTH),
             Route("HEAD", "/healthz", self.health, None),
-            Route("GET", "/api/v1/status", self.status, "viewer"),
-            Route("GET", "/metrics", self.metrics, "viewer"),
+            Route("GET", "/api/v1/status", self.status, "viewer", _STATUS),
+            Route("GET", "/metrics", self.metrics, "viewer", _METRICS),
         ]
 
     async def health(self, _request: web.Request) -> web.Response:

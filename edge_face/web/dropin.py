@@ -14,10 +14,12 @@ from aiohttp import web
 from edge_face.errors import ImageError, RequestError
 from edge_face.events import Encoding, Person
 from edge_face.people import StillFace
-from edge_face.web.forms import MAX_IMAGE_BYTES, FileField, read_form
+from edge_face.web import schema
+from edge_face.web.forms import IMAGES, MAX_IMAGE_BYTES, ZIP, FileField, read_form
 from edge_face.web.people import PhotoWork
 from edge_face.web.replies import Refusal, reply
 from edge_face.web.services import Route
+from edge_face.web.spec import Spec, texts_of
 
 PATHS = frozenset({"/register", "/unregister", "/faces", "/register-faces", "/process-frame/", "/process-frame"})
 """Where an error also says `"success": false`."""
@@ -28,6 +30,18 @@ _STEP = 256 * 1024  # a multiple of 4
 _LONGEST_HEAD = 1024
 _URL_SAFE = bytes.maketrans(b"-_ ", b"+/+")  # a plus sign that was not escaped in a form arrives as a blank
 
+_REGISTER = Spec("Enrol", schema.Done, form=schema.EnrolForm, files=IMAGES, errors=(409,))
+_UNREGISTER = Spec("Erase a person", schema.Done, form=schema.NameForm, errors=(404,))
+_FACES = Spec("Everybody's name", list[str])
+_REGISTER_FACES = Spec(
+    "Enrol from a ZIP; 422 when every file was refused",
+    schema.RegisterFaces,
+    form=schema.ForceForm,
+    files=ZIP,
+    others={422: schema.RegisterFaces},
+)
+_PROCESS_FRAME = Spec("The largest face: who, where, and dlib's encoding", schema.ProcessedFrame, files=_FRAME)
+
 
 class DropIn:
     def __init__(self, work: PhotoWork, pseudonym_key: bytes) -> None:
@@ -37,11 +51,11 @@ class DropIn:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", "/register", self.register, "admin"),
-            Route("POST", "/unregister", self.unregister, "admin"),
-            Route("GET", "/faces", self.faces, "viewer"),
-            Route("POST", "/register-faces", self.register_faces, "admin"),
-            Route("POST", "/process-frame/", self.process_frame, "admin"),
+            Route("POST", "/register", self.register, "admin", _REGISTER),
+            Route("POST", "/unregister", self.unregister, "admin", _UNREGISTER),
+            Route("GET", "/faces", self.faces, "viewer", _FACES),
+            Route("POST", "/register-faces", self.register_faces, "admin", _REGISTER_FACES),
+            Route("POST", "/process-frame/", self.process_frame, "admin", _PROCESS_FRAME),
             Route("POST", "/process-frame", self.process_frame, "admin"),
         ]
 
@@ -50,7 +64,7 @@ class DropIn:
         return reply({"success": True, "message": f"{person.name} is registered."})
 
     async def unregister(self, request: web.Request) -> web.Response:
-        person = await self._people.remove((await read_form(request)).text("name"), "name")
+        person = await self._people.remove(texts_of((await read_form(request)).texts, schema.NameForm).name, "name")
         return reply({"success": True, "message": f"{person.name} is no longer registered."})
 
     async def faces(self, _request: web.Request) -> web.Response:

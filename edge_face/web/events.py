@@ -11,14 +11,22 @@ from aiohttp import web
 
 from edge_face import export
 from edge_face.database import StoreThread
-from edge_face.errors import RequestError, StoreError
+from edge_face.errors import StoreError
 from edge_face.journal import missed_payload
-from edge_face.queries import parse_limit, parse_time
+from edge_face.queries import parse_time
+from edge_face.web import schema
 from edge_face.web.forms import Slots
 from edge_face.web.replies import reply
 from edge_face.web.services import EventReader, Route
+from edge_face.web.spec import Spec, query_of
 
 DEFAULT_LIMIT = 100
+_LIST = Spec(
+    "Events, newest first",
+    schema.EventPage,
+    query=schema.EventsQuery,
+    media=(export.MEDIA_TYPES["csv"], export.MEDIA_TYPES["xlsx"]),
+)
 
 _FORMATS: Mapping[str, export.Format] = {"json": "json", "csv": "csv", "xlsx": "xlsx"}
 _OF_MEDIA_TYPE = {export.MEDIA_TYPES[kind].partition(";")[0]: kind for kind in _FORMATS.values()}
@@ -31,17 +39,16 @@ class EventsApi:
         self._exports = Slots(at_once=1, waiting=4)
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/api/v1/events", self.list, "viewer")]
+        return [Route("GET", "/api/v1/events", self.list, "viewer", _LIST)]
 
     async def list(self, request: web.Request) -> web.Response:
         """A page of JSON, newest first. CSV and XLSX hold all that matches, unless `limit` says less."""
-        kind = wanted_format(request)
-        filters = _filters(request.query)
-        limit = parse_limit(request.query.get("limit"))
-        cursor = request.query.get("cursor")
-        if kind == "json" or limit is not None or cursor is not None:
-            size = limit or DEFAULT_LIMIT
-            page = await self._thread.run(lambda: self._store.events(**filters, limit=size, cursor=cursor))
+        query = query_of(request, schema.EventsQuery)
+        kind = query.format or accepted_format(request)
+        filters = _filters(query)
+        if kind == "json" or query.limit is not None or query.cursor is not None:
+            size = query.limit or DEFAULT_LIMIT
+            page = await self._thread.run(lambda: self._store.events(**filters, limit=size, cursor=query.cursor))
             if kind == "json":
                 body = {"items": page.items, "next_cursor": page.next_cursor}
                 missed = await self._thread.run(self._store.missed, filters["since"], filters["until"])
@@ -76,24 +83,17 @@ def _written(rows: Iterable[Mapping[str, Any]], kind: export.Format) -> IO[bytes
     return file
 
 
-def _filters(query: Mapping[str, str]) -> dict[str, Any]:
-    status = query.get("status")
-    if status is not None and status.upper() not in ("PASS", "REJECT"):
-        raise RequestError("status is PASS or REJECT.", "bad_status")
+def _filters(query: schema.EventsQuery) -> dict[str, Any]:
     return {
-        "since": parse_time(query.get("since"), "since"),
-        "until": parse_time(query.get("until"), "until"),
-        "status": status and status.upper(),
-        "person": query.get("person"),
-        "camera": query.get("camera"),
+        "since": parse_time(query.since, "since"),
+        "until": parse_time(query.until, "until"),
+        "status": query.status,
+        "person": query.person,
+        "camera": query.camera,
     }
 
 
-def wanted_format(request: web.Request) -> export.Format:
-    """`?format=`, else the first known type of `Accept`, else JSON."""
-    if named := request.query.get("format"):
-        if named.lower() not in _FORMATS:
-            raise RequestError(f"format is one of {', '.join(_FORMATS)}.", "bad_format")
-        return _FORMATS[named.lower()]
+def accepted_format(request: web.Request) -> export.Format:
+    """The first known type of `Accept`, else JSON."""
     media_types = (part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
     return next((_OF_MEDIA_TYPE[media] for media in media_types if media in _OF_MEDIA_TYPE), "json")

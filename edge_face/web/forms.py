@@ -48,20 +48,6 @@ class Form:
     texts: dict[str, str] = field(default_factory=dict)
     files: list[Upload] = field(default_factory=list)
 
-    def text(self, name: str) -> str:
-        """Raises RequestError (`missing_field`)."""
-        if name not in self.texts:
-            raise RequestError(f"The field {name} is missing.", "missing_field")
-        return self.texts[name]
-
-    def flag(self, name: str) -> bool:
-        value = self.texts.get(name, "").strip().lower()
-        if value in ("1", "true", "yes", "on"):
-            return True
-        if value in ("", "0", "false", "no", "off"):
-            return False
-        raise RequestError(f"The field {name} is yes or no.", "bad_field")
-
 
 @dataclass(frozen=True, slots=True)
 class FileField:

@@ -13,10 +13,28 @@ from aiohttp import web
 from edge_face import zips
 from edge_face.events import Person
 from edge_face.people import FileReport, People
-from edge_face.queries import parse_limit
+from edge_face.web import schema
 from edge_face.web.forms import IMAGE, IMAGES, ZIP, Form, Slots, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
+from edge_face.web.spec import Spec, query_of, texts_of
+
+_LIST = Spec("People, in the order of enrolment", schema.PersonPage, query=schema.PeopleQuery)
+_CREATE = Spec(
+    "Enrol a person, or add photos to one; all photos or none",
+    *(schema.Person, 201),
+    form=schema.EnrolForm,
+    files=IMAGES,
+    errors=(409,),
+)
+_BATCH = Spec(
+    "Enrol from a ZIP of NAME.jpg or NAME/1.jpg; a bad file never stops the rest",
+    schema.BatchReport,
+    form=schema.ForceForm,
+    files=ZIP,
+)
+_REMOVE = Spec("Erase a person", schema.Person)
+_RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
 
 
 class PhotoWork:
@@ -31,10 +49,9 @@ class PhotoWork:
         """Enrol from a form with `name`, `image` (several), `external_id` and `force`."""
         async with self.slots.taken():
             form = await read_form(request, IMAGES)
+            said = texts_of(form.texts, schema.EnrolForm)
             images = [upload.data for upload in form.files]
-            return await self.people.enrol(
-                form.text("name"), images, form.texts.get("external_id"), force=form.flag("force")
-            )
+            return await self.people.enrol(said.name, images, said.external_id, force=said.force)
 
     async def enrol_zip(self, request: web.Request) -> list[FileReport]:
         """Enrol from a form with `zip` and `force`; a report for each file."""
@@ -43,7 +60,7 @@ class PhotoWork:
             return [report async for report in self._reports(form)]
 
     async def _reports(self, form: Form) -> AsyncIterator[FileReport]:
-        force = form.flag("force")
+        force = texts_of(form.texts, schema.ForceForm).force
         # Unpacked on a thread, since a photo takes long enough to hold up a decision.
         members = iter(await asyncio.to_thread(zips.Archive, form.files[0].data))
         while (member := await asyncio.to_thread(next, members, None)) is not None:
@@ -58,16 +75,16 @@ class PeopleApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/api/v1/people", self.list, "viewer"),
-            Route("POST", "/api/v1/people", self.create, "admin"),
-            Route("POST", "/api/v1/people/batch", self.batch, "admin"),
-            Route("DELETE", "/api/v1/people/{id}", self.remove, "admin"),
-            Route("POST", "/api/v1/recognize", self.recognise, "admin"),
+            Route("GET", "/api/v1/people", self.list, "viewer", _LIST),
+            Route("POST", "/api/v1/people", self.create, "admin", _CREATE),
+            Route("POST", "/api/v1/people/batch", self.batch, "admin", _BATCH),
+            Route("DELETE", "/api/v1/people/{id}", self.remove, "admin", _REMOVE),
+            Route("POST", "/api/v1/recognize", self.recognise, "admin", _RECOGNISE),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        query = request.query
-        page = await self._people.list(query.get("q"), parse_limit(query.get("limit")), query.get("cursor"))
+        query = query_of(request, schema.PeopleQuery)
+        page = await self._people.list(query.q, query.limit, query.cursor)
         return reply({"items": [dataclasses.asdict(person) for person in page.items], "next_cursor": page.next_cursor})
 
     async def create(self, request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from edge_face.events import FrameView
 from edge_face.outbox import Missed, Page
 from edge_face.people import People
 from edge_face.tokens import Role
+from edge_face.web.spec import Spec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RoleOf = Callable[[str], Awaitable[Role | None]]
@@ -75,6 +76,10 @@ class Services:
         return await self.thread.run(self.tokens.role_of, token)
 
 
+class Part(Protocol):
+    def routes(self) -> list[Route]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One method of one path. `role`: the least that a caller needs; None: nothing."""
@@ -83,5 +88,7 @@ class Route:
     path: str
     handler: Handler
     role: Role | None
+    spec: Spec | None = None
+    """What it says of itself; None: left out of the OpenAPI document."""
     socket: bool = False
     """A WebSocket: takes `?token=`, and only pages of the same origin may open it."""

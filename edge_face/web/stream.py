@@ -16,9 +16,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from edge_face.bus import Bus, Subscription
 from edge_face.events import FrameView
 from edge_face.web.replies import Refusal
+from edge_face.web.schema import StreamQuery
 from edge_face.web.services import Route
+from edge_face.web.spec import Spec
 
 _log = logging.getLogger(__name__)
+
+_WATCH = Spec("WebSocket: each judged frame as JSON", None, 101, query=StreamQuery, errors=(400,))
 
 PATH = "/ws/face-stream"
 BOUND = 2
@@ -64,7 +68,7 @@ class FrameStream:
         self._closing = False
 
     def routes(self) -> list[Route]:
-        return [Route("GET", PATH, self.watch, "viewer", socket=True)]
+        return [Route("GET", PATH, self.watch, "viewer", _WATCH, socket=True)]
 
     def viewers_want_frames(self) -> bool:
         return any(viewer.with_frame for viewer in self._viewers)

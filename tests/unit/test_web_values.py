@@ -9,10 +9,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from edge_face.errors import RequestError
-from edge_face.queries import parse_limit, parse_time
+from edge_face.queries import parse_time
 from edge_face.web.dropin import image_bytes
-from edge_face.web.events import wanted_format
-from edge_face.web.forms import Form
+from edge_face.web.events import accepted_format
+from edge_face.web.schema import EnrolForm, EventsQuery, ForceForm, PeopleQuery
+from edge_face.web.spec import query_of, texts_of
 
 PICTURE = bytes([0xFF, 0xD8, 0xFB, 0xFE, *range(256)])
 """Its base64 holds `+` and `/`."""
@@ -67,24 +68,41 @@ def test_impossible_times(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "1001", "-1", "", "1.5", "٣", "9" * 30])
 def test_impossible_limits(text: str) -> None:
-    with pytest.raises(RequestError):
-        parse_limit(text)
+    with pytest.raises(RequestError, match="limit"):
+        query_of(make_mocked_request("GET", f"/?limit={text}"), PeopleQuery)
+
+
+def test_a_query_that_is_right_and_one_that_says_what_is_wrong() -> None:
+    found = query_of(make_mocked_request("GET", "/?limit=7&status=PASS&unknown=1"), EventsQuery)
+    assert (found.limit, found.status, found.since) == (7, "PASS", None)
+    with pytest.raises(RequestError) as caught:
+        query_of(make_mocked_request("GET", "/?status=maybe"), EventsQuery)
+    assert caught.value.code == "bad_query"
+    assert caught.value.message == "In the query: status: invalid enum value 'maybe'."
 
 
 @pytest.mark.parametrize(
-    ("path", "accept", "kind"),
+    ("accept", "kind"),
     [
-        ("/", "", "json"),
-        ("/", "*/*", "json"),
-        ("/", "text/html, text/csv;q=0.5", "csv"),
-        ("/", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
-        ("/?format=XLSX", "text/csv", "xlsx"),
+        ("", "json"),
+        ("*/*", "json"),
+        ("text/html, text/csv;q=0.5", "csv"),
+        ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
     ],
 )
-def test_formats(path: str, accept: str, kind: str) -> None:
-    assert wanted_format(make_mocked_request("GET", path, headers={"Accept": accept})) == kind
+def test_formats(accept: str, kind: str) -> None:
+    assert accepted_format(make_mocked_request("GET", "/", headers={"Accept": accept})) == kind
 
 
-def test_flags() -> None:
-    assert [Form({"force": text}).flag("force") for text in ("1", "True", "no", "")] == [True, True, False, False]
-    assert not Form().flag("force")
+def test_flags_in_forms() -> None:
+    flags = [texts_of({"force": text}, ForceForm).force for text in ("1", "True", "on", "no", "")]
+    assert flags == [True, True, True, False, False]
+    assert not texts_of({}, ForceForm).force
+    with pytest.raises(RequestError, match="The field force is yes or no"):
+        texts_of({"force": "maybe"}, ForceForm)
+
+
+def test_a_form_without_what_it_must_have() -> None:
+    with pytest.raises(RequestError, match="The field name is missing") as caught:
+        texts_of({"force": "1"}, EnrolForm)
+    assert caught.value.code == "missing_field"

@@ -1,0 +1,183 @@
+"""What requests and replies are made of, declared once: requests are checked against it, and /openapi.json shows it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from edge_face.queries import MAX_LIMIT
+
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most items of a page.")]
+Cursor = Annotated[str, Meta(description="`next_cursor` of the page before.")]
+Time = Annotated[str, Meta(description="Unix seconds, or ISO 8601; without a zone, the local time of the box.")]
+UnixTime = Annotated[float, Meta(description="Unix seconds.")]
+PixelBox = Annotated[list[int], Meta(min_length=4, max_length=4, description="[x1, y1, x2, y2], full-frame pixels.")]
+DecidedStatus = Literal["PASS", "REJECT"]
+
+
+class Error(Struct):
+    error: Annotated[str, Meta(description="A word for programs.")]
+    message: Annotated[str, Meta(description="A sentence for people.")]
+    success: Annotated[bool, Meta(description="Always false; on routes of older projects only.")] = False
+
+
+class PeopleQuery(Struct):
+    q: Annotated[str, Meta(description="A part of a name, id or external id.")] | None = None
+    limit: Limit | None = None
+    cursor: Cursor | None = None
+
+
+class EventsQuery(Struct):
+    since: Time | None = None
+    until: Time | None = None
+    status: DecidedStatus | None = None
+    person: Annotated[str, Meta(description="A name or an id.")] | None = None
+    camera: str | None = None
+    limit: Limit | None = None
+    cursor: Cursor | None = None
+    format: (
+        Annotated[
+            Literal["json", "csv", "xlsx"], Meta(description="Instead of `Accept`. CSV and XLSX hold all that matches.")
+        ]
+        | None
+    ) = None
+
+
+class StreamQuery(Struct):
+    frame: Annotated[Literal["0", "1"], Meta(description="0: without the picture.")] | None = None
+
+
+class EnrolForm(Struct):
+    name: str
+    external_id: str | None = None
+    force: Annotated[bool, Meta(description="Also a face that would pass as somebody else.")] = False
+
+
+class ForceForm(Struct):
+    force: Annotated[bool, Meta(description="Also faces that would pass as somebody else.")] = False
+
+
+class NameForm(Struct):
+    name: str
+
+
+class Nothing(Struct):
+    pass
+
+
+class Person(Struct):
+    id: Annotated[str, Meta(description="An ASCII slug that never changes.")]
+    name: str
+    external_id: str | None
+    faces: int
+    created_at: UnixTime
+
+
+class PersonPage(Struct):
+    items: list[Person]
+    next_cursor: str | None
+
+
+class FileReport(Struct):
+    file: str
+    name: str
+    person_id: str | None
+    error: Annotated[str | None, Meta(description="null where it was enrolled.")]
+    message: str
+
+
+class BatchReport(Struct):
+    items: list[FileReport]
+    enrolled: int
+    refused: int
+    total: int
+
+
+class StillFace(Struct):
+    box: PixelBox
+    status: DecidedStatus
+    reason: str
+    name: str | None
+    person_id: str | None
+    distance: float | None
+    margin: float | None
+    score: float | None
+
+
+class Still(Struct):
+    file: str | None
+    width: int
+    height: int
+    faces: list[StillFace]
+
+
+class Liveness(Struct):
+    level: str
+    result: str | None
+
+
+class Event(Struct):
+    type: Literal["face_event"]
+    id: str
+    seq: int
+    node: str
+    camera: str
+    status: DecidedStatus
+    reason: str
+    name: str | None
+    person_id: str | None
+    external_id: str | None
+    distance: float | None
+    threshold: float | None
+    margin: float | None
+    score: float | None
+    rule: str | None
+    box: PixelBox
+    track: int
+    frames: int
+    liveness: Liveness
+    timestamp: UnixTime
+    time: str
+    expires_at: UnixTime
+    latency_ms: float
+    demo: bool = False
+    clock: Literal["synced", "unsynced"] = "synced"
+
+
+class Missed(Struct):
+    first_seq: int
+    last_seq: int
+    since: str
+    until: str
+    reason: str
+
+
+class EventPage(Struct):
+    items: list[Event]
+    next_cursor: str | None
+    missed: Annotated[list[Missed], Meta(description="What could not be stored in that time; absent if nothing.")] = []
+
+
+class Done(Struct):
+    success: bool
+    message: str
+
+
+class RegisterReport(Struct):
+    registered: list[str]
+    failed: list[dict[str, str]]
+    total: int
+
+
+class RegisterFaces(Struct):
+    success: bool
+    result: RegisterReport
+    error: str = ""
+    message: str = ""
+
+
+class ProcessedFrame(Struct):
+    hash: str
+    coords: Annotated[list[int], Meta(min_length=4, max_length=4, description="[x, y, width, height] of the face.")]
+    embedding: Annotated[list[float], Meta(min_length=128, max_length=128, description="dlib's encoding.")]
