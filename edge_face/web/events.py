@@ -87,7 +87,7 @@ def _filters(query: schema.EventsQuery) -> dict[str, Any]:
     return {
         "since": parse_time(query.since, "since"),
         "until": parse_time(query.until, "until"),
-        "status": query.status,
+        "status": query.status and query.status.upper(),
         "person": query.person,
         "camera": query.camera,
     }

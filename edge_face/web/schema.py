@@ -31,7 +31,7 @@ class PeopleQuery(Struct):
 class EventsQuery(Struct):
     since: Time | None = None
     until: Time | None = None
-    status: DecidedStatus | None = None
+    status: Literal["PASS", "REJECT", "pass", "reject"] | None = None
     person: Annotated[str, Meta(description="A name or an id.")] | None = None
     camera: str | None = None
     limit: Limit | None = None

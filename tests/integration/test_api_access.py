@@ -30,6 +30,8 @@ VIEWERS_TOO = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/people"),
     ("GET", "/api/v1/events"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
     ("GET", "/ws/face-stream"),
 ]
 
