@@ -46,6 +46,7 @@ def build_app(services: Services, host: str = "127.0.0.1") -> web.Application:
         PeopleApi(work),
         EventsApi(services.store, services.thread),
         stream,
+        guard.tickets,
         DropIn(work, services.pseudonym_key),
     )
     routes = [route for part in parts for route in part.routes()]

@@ -18,7 +18,8 @@ from edge_face.config import is_loopback
 from edge_face.errors import StoreError
 from edge_face.tokens import Role
 from edge_face.web.replies import Refusal
-from edge_face.web.services import RoleOf, Route
+from edge_face.web.services import TOKEN, RoleOf, Route
+from edge_face.web.tickets import Tickets
 
 CACHE_S = 1.0
 """A good token is believed this long without asking the store, so a revoked one ends within it."""
@@ -45,6 +46,7 @@ class Guard:
         self._clock = clock
         self._good: dict[bytes, tuple[Role, float]] = {}
         self._delays = Delays(clock)
+        self.tickets = Tickets(clock)
 
     async def admit(self, request: web.Request, route: Route | None) -> None:
         """`route` is None where there is nothing: only those who may ask at all are told so."""
@@ -55,12 +57,19 @@ class Guard:
         credential = _credential(request, query=socket)
         if credential is None:
             raise Refusal(401, "unauthorized", "This needs a token; `edge-face token` prints it.", _CHALLENGE)
-        role = await self._role(credential.token)
+        # A ticket is the token that it was made with; it may only be used as one of a viewer's.
+        ticket = self.tickets.token(credential.token) if credential.by == "query" else None
+        request[TOKEN] = ticket or credential.token
+        role = await self._role(request[TOKEN])
+        if ticket and role:
+            role = "viewer"
         if role is None:
             await self._delays.wait(request.remote or "")
             raise Refusal(401, "unauthorized", "This token is not valid.", _CHALLENGE)
         if credential.by == "query" and role != "viewer":
-            message = "An admin token is not taken from the address, where it may be seen; use a viewer token."
+            message = (
+                "An admin token is not taken from the address, where it is seen; use a viewer token or a ticket."
+            )
             raise Refusal(401, "unauthorized", message, _CHALLENGE)
         written_by_browser = credential.by == "basic" and request.method not in _SAFE
         if (socket or written_by_browser) and not same_origin(request):
@@ -70,9 +79,8 @@ class Guard:
 
     async def still_valid(self, request: web.Request) -> bool:
         """Whether the token that opened a stream is still good. In doubt, as the store is busy, it is."""
-        credential = _credential(request, query=True)
         try:
-            return credential is not None and await self._role(credential.token) is not None
+            return await self._role(request[TOKEN]) is not None
         except StoreError:
             return True
 

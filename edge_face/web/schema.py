@@ -159,6 +159,11 @@ class EventPage(Struct):
     missed: Annotated[list[Missed], Meta(description="What could not be stored in that time; absent if nothing.")] = []
 
 
+class Ticket(Struct):
+    ticket: str
+    expires_in_s: float
+
+
 class Done(Struct):
     success: bool
     message: str

@@ -30,6 +30,7 @@ VIEWERS_TOO = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/people"),
     ("GET", "/api/v1/events"),
+    ("POST", "/api/v1/tickets"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/ws/face-stream"),

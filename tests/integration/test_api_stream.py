@@ -139,6 +139,28 @@ async def test_tokens_in_the_address_are_a_viewers_only_and_stay_out_of_the_log(
     assert not [message for message in ours if api.viewer in message or api.admin in message]
 
 
+async def test_a_ticket_opens_a_stream_and_nothing_else_and_ends_with_its_token(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "RECHECK_S", 0.1)
+    tickets = []
+    for who in ("admin", "viewer"):
+        status, body, _ = await api.ask("POST", "/api/v1/tickets", who)
+        assert (status, body["expires_in_s"]) == (201, 60)
+        tickets.append(body["ticket"])
+    of_admin, of_viewer = tickets
+    assert (await api.ask("GET", "/faces", None, headers={"X-API-Key": of_admin}))[0] == 401
+    assert (await api.ask("GET", f"/faces?token={of_admin}", None))[0] == 401
+    first = await api.session.ws_connect(f"{api.stream_url}?token={of_admin}")
+    second = await api.session.ws_connect(f"{api.stream_url}?token={of_viewer}")
+    api.tokens.revoke(api.viewer_id)
+    await second.receive(timeout=3)
+    assert second.close_code == 1008
+    api.views.close()
+    await first.receive(timeout=3)
+    assert first.close_code == 1001
+
+
 async def test_pages_of_other_sites_cannot_watch(api: Api) -> None:
     url = f"{api.stream_url}?token={api.viewer}"
     for origin in ("http://evil.example", "null"):

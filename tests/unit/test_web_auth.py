@@ -10,6 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from edge_face.web.auth import Delays, _is_local, _network, same_origin
 from edge_face.web.replies import Refusal
+from edge_face.web.tickets import MOST, Tickets
 
 
 @dataclass
@@ -91,3 +92,20 @@ async def test_only_so_many_wait_from_one_address() -> None:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert not delays._waiting
+
+
+def test_a_ticket_lives_for_a_minute() -> None:
+    clock = HandClock()
+    tickets = Tickets(clock)
+    ticket = tickets.new("ef_token")
+    clock.now += 59.9
+    assert tickets.token(ticket) == "ef_token"
+    assert tickets.token(ticket + "x") is None
+    clock.now += 0.1
+    assert tickets.token(ticket) is None
+
+
+def test_the_oldest_tickets_give_way() -> None:
+    tickets = Tickets(HandClock())
+    made = [tickets.new(f"token {number}") for number in range(MOST + 1)]
+    assert [tickets.token(made[number]) for number in (0, 1, MOST)] == [None, "token 1", f"token {MOST}"]

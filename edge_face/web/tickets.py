@@ -1,0 +1,55 @@
+"""Tickets: what a browser puts into the address of a stream, where a token would be kept in histories and logs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from aiohttp import web
+
+from edge_face.clock import Clock
+from edge_face.web import schema
+from edge_face.web.replies import reply
+from edge_face.web.services import TOKEN, Route
+from edge_face.web.spec import Spec
+
+LIFE_S = 60.0
+MOST = 1000
+PREFIX = "et_"
+
+_NEW = Spec("A ticket for `?token=` of a stream", schema.Ticket, 201)
+
+
+class Tickets:
+    """In memory only: a ticket never outlives the daemon. Opens nothing but streams, whoever asked for it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tickets: dict[bytes, tuple[str, float]] = {}
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/api/v1/tickets", self.create, "viewer", _NEW)]
+
+    async def create(self, request: web.Request) -> web.Response:
+        return reply(schema.Ticket(self.new(request[TOKEN]), LIFE_S), 201)
+
+    def new(self, token: str) -> str:
+        """A ticket that stands for `token`: it ends with it, too."""
+        now = self._clock.monotonic()
+        while self._tickets:
+            oldest = next(iter(self._tickets))
+            if len(self._tickets) < MOST and now < self._tickets[oldest][1]:
+                break
+            del self._tickets[oldest]
+        ticket = PREFIX + secrets.token_urlsafe(24)
+        self._tickets[_hash(ticket)] = token, now + LIFE_S
+        return ticket
+
+    def token(self, ticket: str) -> str | None:
+        """The token that a ticket stands for; None when it is none or too old."""
+        token, until = self._tickets.get(_hash(ticket), (None, 0.0))
+        return token if self._clock.monotonic() < until else None
+
+
+def _hash(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
