@@ -1,0 +1,78 @@
+"""The API is what its own OpenAPI document says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import Api, running
+from tests.support.daemon import Daemon, write_config
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with running(tmp_path) as api:
+        yield api
+
+
+async def test_every_route_is_in_the_document(api: Api) -> None:
+    _, document, _ = await api.ask("GET", "/openapi.json", "viewer")
+    assert document["openapi"] == "3.1.0"
+    documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    routes = api.server._app.router.routes()
+    served = {(route.method, route.resource.canonical) for route in routes if route.resource}
+    assert documented == served - {("HEAD", "/healthz"), ("POST", "/process-frame")}  # the same, written shorter
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert ("401" in operation["responses"]) == bool(operation["security"])
+
+
+async def test_the_document_says_what_is_needed_and_what_comes(api: Api) -> None:
+    _, document, _ = await api.ask("GET", "/openapi.json", "viewer")
+    people = document["paths"]["/api/v1/people"]
+    assert [parameter["name"] for parameter in people["get"]["parameters"]] == ["q", "limit", "cursor"]
+    assert people["get"]["parameters"][1]["schema"]["maximum"] == 1000
+    form = people["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["required"]) == {"name", "image"}
+    assert form["properties"]["image"]["maxItems"] == 10
+    assert {"201", "400", "401", "403", "409", "413", "415", "422"} <= set(people["post"]["responses"])
+    reply = people["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    page = document["components"]["schemas"][reply["$ref"].rpartition("/")[2]]
+    assert set(page["properties"]) == {"items", "next_cursor"}
+
+
+async def test_the_page_shows_all_of_it_and_needs_nothing_from_elsewhere(api: Api) -> None:
+    headers = {"X-API-Key": api.viewer}
+    _, document, _ = await api.ask("GET", "/openapi.json", "viewer")
+    async with api.session.get(f"{api.server.url}/docs", headers=headers) as answer:
+        page = await answer.text()
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    for path in document["paths"]:
+        assert f"</b>{path}</h2>" in page
+    assert "<script" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_no_answer_that_is_not_in_the_document(tmp_path: Path, data: Path) -> None:
+    clip = data / "video" / "one-man-turning-head.mp4"
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok")
+        (header,) = daemon.auth.items()
+        command = [
+            *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{daemon.url}/openapi.json"),
+            *("-H", ": ".join(header), "--checks", CHECKS, "--max-examples", "60", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing"),
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert daemon.health() == "ok"
+        assert "Traceback" not in daemon.log
