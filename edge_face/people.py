@@ -98,8 +98,15 @@ class People:
         Raises ImageError (`no_face`, `several_faces`, `low_quality`, ...), ConflictError when a face would pass as
         somebody else, unless `force`, RequestError for an impossible name, StoreError.
         """
+        return await self.enrol_encodings(
+            clean_name(name), [await self._encoding(image) for image in images], external_id, force=force
+        )
+
+    async def enrol_encodings(
+        self, name: str, encodings: Sequence[Encoding], external_id: str | None = None, *, force: bool = False
+    ) -> Person:
+        """The same without photos, whose quality nobody can check any more."""
         name = clean_name(name)
-        encodings = [await self._encoding(image) for image in images]
         if not force:
             await self._refuse_lookalikes(name, encodings)
         return await self._roster.add_faces(name, encodings, external_id)

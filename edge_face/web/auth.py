@@ -67,9 +67,7 @@ class Guard:
             await self._delays.wait(request.remote or "")
             raise Refusal(401, "unauthorized", "This token is not valid.", _CHALLENGE)
         if credential.by == "query" and role != "viewer":
-            message = (
-                "An admin token is not taken from the address, where it is seen; use a viewer token or a ticket."
-            )
+            message = "An admin token is not taken from the address, where it is seen; use a viewer token or a ticket."
             raise Refusal(401, "unauthorized", message, _CHALLENGE)
         written_by_browser = credential.by == "basic" and request.method not in _SAFE
         if (socket or written_by_browser) and not same_origin(request):
