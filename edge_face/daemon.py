@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class Daemon:
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
         self._backends = Backends.remembered()
+        self._break_off: Callable[[Collection[str]], None] = lambda _known: None
+        """Deliveries of people who are no longer enrolled; set when there is a publisher."""
 
     def stop(self) -> None:
         self._stop.set()
@@ -109,6 +111,7 @@ class Daemon:
 
             sinks = outputs.build(config, self._clock)
             self._publisher = Publisher(journal, thread, sinks, self._clock)
+            self._break_off = self._publisher.people_changed
 
             tokens = Tokens(store, self._clock)
             self._admin = await self._admin_token(tokens, thread)
@@ -246,7 +249,14 @@ class Daemon:
         def job(first_track: int) -> CameraJob:
             memory_s = config.decision.presence_timeout
             return CameraJob(
-                camera, options, config.engine, config.stream.jpeg_quality, memory_s, first_track, config.log.level
+                camera,
+                options,
+                config.engine,
+                config.stream.jpeg_quality,
+                memory_s,
+                first_track,
+                config.log.level,
+                max_age_s=config.decision.max_age,
             )
 
         self._gates[camera] = gate
@@ -255,6 +265,7 @@ class Daemon:
     def _use_gallery(self, gallery: Gallery) -> None:
         for gate in self._gates.values():
             gate.use_gallery(gallery)
+        self._break_off({person.id for person in gallery.persons})
 
     def _on_viewers(self, wanted: bool) -> None:
         for camera in self._cameras.values():

@@ -129,6 +129,11 @@ class Publisher:
         for lane in self._lanes:
             lane.sink.state(change)
 
+    def people_changed(self, known: Collection[str]) -> None:
+        """Ids of all who are enrolled. Deliveries of others that are under way are broken off at once."""
+        for lane in self._lanes:
+            lane.people_changed(known)
+
     async def run(self) -> None:
         """Until cancelled. Raises, and so ends the process, when a part dies of something unforeseen."""
         try:
@@ -200,6 +205,9 @@ class _Lane:
         """Attempts in a row that failed; it outlives the event, so that a dead target is not hammered."""
         self._told: set[str] = set()
         """What was logged since the last success: an outage is told once, not once for every event."""
+        self._attempt: tuple[asyncio.Timeout, Any] | None = None
+        """The live attempt under way, and the id of its person."""
+        self._broken_off = False
 
     @property
     def healthy(self) -> bool:
@@ -211,6 +219,17 @@ class _Lane:
     def wake(self) -> None:
         self.idle.clear()
         self._wake.set()
+
+    def people_changed(self, known: Collection[str]) -> None:
+        """An attempt may wait for the broker's return. What it holds of somebody who was removed must not go out then:
+        the store, which is asked anew, says what is left of it.
+        """
+        if self._attempt is None:
+            return
+        timeout, person = self._attempt
+        if person is not None and person not in known:
+            self._broken_off = True
+            timeout.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         while not self.off:
@@ -234,13 +253,18 @@ class _Lane:
         payload = {**item.payload, "type": HISTORY} if late else item.payload
         try:
             # A live attempt may not outlast the event. One with history only changes its type: the sink's affair.
-            async with asyncio.timeout(None if self.sink.history else left):
-                await self.sink.deliver(payload, None if late else item.deadline, late)
+            async with asyncio.timeout(None if self.sink.history else left) as timeout:
+                self._broken_off, self._attempt = False, None if late else (timeout, payload["person_id"])
+                try:
+                    await self.sink.deliver(payload, None if late else item.deadline, late)
+                finally:
+                    self._attempt = None
         except RetryLater as error:
             await self._wait(item, str(error), error.after_s)
         except TimeoutError:
-            self._failures += 1
-            self._tell("no answer before the event expired")
+            if not self._broken_off:
+                self._failures += 1
+                self._tell("no answer before the event expired")
         except Refused as error:
             _log.error("%s refused event %d: %s", self.sink.name, item.seq, error)
             self.counters.refused += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_face import publish
@@ -79,6 +80,25 @@ async def test_an_attempt_is_ended_at_the_deadline(path: Path) -> None:
     assert len(sink.attempts) == 1
     assert sink.delivered == []
     assert publisher.counters["hung"].expired == 1
+
+
+async def test_what_waits_for_the_target_does_not_go_out_once_its_person_was_removed(path: Path) -> None:
+    """The attempt itself holds the event: it is not in the store's hands while the broker is away."""
+    sink = RecordingSink("away", delay_s=0.5)
+    store = Store(path, CLOCK)
+    person = store.add_faces("Ada", [np.ones(128, np.float32)])
+    async with publishing(path, sink) as publisher:
+        await publisher.publish(event("Ada", person_id=person.id), deadline())
+        await publisher.publish(event("Bob"), deadline())
+        await until(lambda: sink.attempts)
+        publisher.people_changed({person.id, "bob"})
+        assert len(sink.attempts) == 1, "broken off without need"
+        store.remove("Ada")
+        store.close()
+        publisher.people_changed({"bob"})
+        assert await publisher.drain(2)
+    assert sink.names == ["Bob"]
+    assert publisher.status()["away"]["healthy"]
 
 
 async def test_an_event_that_is_late_already_is_not_tried(path: Path) -> None:
