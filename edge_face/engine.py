@@ -19,11 +19,12 @@ import numpy.typing as npt
 from edge_face import settings
 from edge_face.events import Box, Encoding, Face, KnownTrack, Quality, TrackedFace
 from edge_face.vision import quality
+from edge_face.vision.budget import Budget
 from edge_face.vision.detect import detect, resized, search_scale
 from edge_face.vision.follow import Template
 from edge_face.vision.models import Aligned, Detection, Models, RgbImage
 from edge_face.vision.motion import Motion, MotionGate
-from edge_face.vision.track import Track, Tracker
+from edge_face.vision.track import VIEWS, Track, Tracker
 
 BgrImage = npt.NDArray[np.uint8]
 """(height, width, 3) BGR, as cameras and OpenCV deliver it."""
@@ -40,6 +41,8 @@ RECHECK_FRAMES = 3
 """But not more often than every so many frames, for a board or a clip that has fewer in a second."""
 BETTER_VIEW = 1.5
 """A view is clearly better when its quality score is this many times the best one's."""
+_FAR_FACE = 1 / 4
+"""Of the frame's height: larger faces are found by every search, however coarse it has to be."""
 
 _STILL_LONGEST_PX = 1600
 """A photo is searched at this size at most: a face that fills a tenth of it is still found."""
@@ -53,6 +56,8 @@ _ALIGN_MARGIN = 0.8
 """What alignment needs around a box: the chip's padding and the corners of a tilted head."""
 
 _SAME_PLACE = 0.3
+_SURELY_FOUND = 0.8
+"""Detectors miss some faces that are just large enough."""
 _MISSES = 2
 """Whole searches in a row in which a face may be missed."""
 _LOCAL_SIZE = 1.4
@@ -100,10 +105,16 @@ class Engine:
         track_memory_s: float = 5.0,
         first_track: int = 1,
         known: Iterable[KnownTrack] = (),
+        max_age_s: float = 1.0,
     ) -> None:
+        """`max_age_s`: a frame that is judged later than that after its grab is of no use."""
         self._models = models
+        self._budget = Budget(max_age_s, models.encode_ms / 1000)
+        self._left_out = False
+        """The last search found new faces for which there was no time."""
         self._options = options
         self._scale = search_scale(scale, options.min_face, models.detector)
+        self._scale_is_auto = scale is None
         self._tracker = Tracker(track_memory_s, first_track, known)
         self._motion = MotionGate()
         self._settled: Collection[int] = frozenset()
@@ -157,7 +168,7 @@ class Engine:
                 if motion.within(track.box):
                     track.follow(bgr)
         if self._search_is_due(motion, grabbed_at):
-            views = self._search(bgr, grabbed_at, watch)
+            views = self._search(bgr, motion, grabbed_at, watch)
         else:
             views = self._look_around(bgr, motion, watch)
         self._identify(bgr, views, grabbed_at, watch)
@@ -183,20 +194,38 @@ class Engine:
         return tuple(sorted(faces, key=lambda face: -face.box.area))
 
     def _search_is_due(self, motion: Motion, now: float) -> bool:
-        if now - self._searched_at >= SEARCH_EVERY_S:
+        since = now - self._searched_at
+        if since >= SEARCH_EVERY_S:
+            return True
+        if self._tracker.in_view and self._budget.rests(since):
+            return False
+        if self._left_out:
             return True
         if not motion.any:
             return False
         known = [_grown(track.box, _LOCAL_MARGIN) for track in self._tracker.in_view]
         return self._frame - self._searched_frame >= SEARCH_EVERY_FRAMES or motion.outside(known)
 
-    def _search(self, bgr: BgrImage, now: float, watch: Stopwatch) -> list[_View]:
+    def _reduction(self, height: int, now: float) -> float:
+        """How much coarser than at its own scale to search this frame; the user's own scale is kept."""
+        if not self._scale_is_auto:
+            return 1.0
+        least = self._options.min_face / (_FAR_FACE * height)
+        if self._options.max_face:
+            least = max(least, 2 * self._options.min_face / self._options.max_face)
+        return self._budget.reduction(least, now)
+
+    def _search(self, bgr: BgrImage, motion: Motion, now: float, watch: Stopwatch) -> list[_View]:
         """Look at the whole frame."""
         options = self._options
+        reduction = self._reduction(bgr.shape[0], now)
+        scale, smallest = self._scale * reduction, round(options.min_face / reduction)
+        begin = time.perf_counter()
         with watch.stage("scale"):
-            searched = _rgb(resized(bgr, self._scale))
+            searched = _rgb(resized(bgr, scale))
         with watch.stage("detect"):
-            found = detect(searched, self._models.detector, self._scale, options.min_face, options.max_face)
+            found = detect(searched, self._models.detector, scale, smallest, options.max_face)
+        self._budget.searched(time.perf_counter() - begin, reduction, now)
         self.counts["search"] += 1
         self._searched_at, self._searched_frame = now, self._frame
         tracks = self._tracker.pair([detection.box for detection in found])
@@ -206,6 +235,9 @@ class Engine:
         ]
         paired = list(tracks.values())
         for track in [track for track in self._tracker.in_view if track not in paired]:
+            if reduction < 1 and track.box.width * _SURELY_FOUND < smallest:
+                views += self._look_at(track, bgr, motion, watch)  # too small for this search
+                continue
             # The detector does not see every face in every frame. One that still looks the same is still there, unless
             # it has been missed too often, or its place is taken.
             track.missed += 1
@@ -219,24 +251,24 @@ class Engine:
 
     def _look_around(self, bgr: BgrImage, motion: Motion, watch: Stopwatch) -> list[_View]:
         """Look only where faces are known to be."""
-        views = []
-        for track in list(self._tracker.in_view):
-            area = _grown(track.box, _LOCAL_MARGIN)
-            if not motion.within(area):
-                views.append(_View(track.box, track.confidence, track, detected=False))
-                continue
-            found: Detection | None = None
-            if track.doubtful or self._frame - track.detected_frame >= DETECT_EVERY_FRAMES:
-                with watch.stage("detect"):
-                    found = self._detect_around(bgr, track.box)
-            if found:
-                views.append(_View(found.box, found.confidence, track, detected=True))
-            elif track.doubtful:
-                self._tracker.leave(track)
-            else:
-                views.append(_View(track.box, track.confidence, track, detected=False))
-            self._motion.examined(area)
-        return views
+        return [view for track in list(self._tracker.in_view) for view in self._look_at(track, bgr, motion, watch)]
+
+    def _look_at(self, track: Track, bgr: BgrImage, motion: Motion, watch: Stopwatch) -> list[_View]:
+        """One face where it is known to be; nothing when it is not there any more."""
+        area = _grown(track.box, _LOCAL_MARGIN)
+        if not motion.within(area):
+            return [_View(track.box, track.confidence, track, detected=False)]
+        found: Detection | None = None
+        if track.doubtful or self._frame - track.detected_frame >= DETECT_EVERY_FRAMES:
+            with watch.stage("detect"):
+                found = self._detect_around(bgr, track.box)
+        self._motion.examined(area)
+        if found:
+            return [_View(found.box, found.confidence, track, detected=True)]
+        if track.doubtful:
+            self._tracker.leave(track)
+            return []
+        return [_View(track.box, track.confidence, track, detected=False)]
 
     def _detect_around(self, bgr: BgrImage, box: Box) -> Detection | None:
         """The face most like `box` in place within its surroundings."""
@@ -256,22 +288,40 @@ class Engine:
 
     def _identify(self, bgr: BgrImage, views: list[_View], now: float, watch: Stopwatch) -> None:
         """Encode what has to be, in one batch, and settle whose track each view is."""
-        wanted = []
-        for view in views:
-            with watch.stage("align"):
-                if self._is_worth_encoding(bgr, view, now):
-                    self._align(bgr, view)
-                    wanted.append(view)
+        with watch.stage("align"):
+            wanted = self._in_time([view for view in views if self._is_worth_encoding(bgr, view, now)])
+            for view in wanted:
+                self._align(bgr, view)
         if wanted:
+            begin = time.perf_counter()
             with watch.stage("encode"):
                 chips = np.stack([view.aligned.chip for view in wanted if view.aligned])
                 encodings = self._models.encoder.encode(chips)
+            self._budget.encoded(len(wanted), time.perf_counter() - begin)
             self.counts["encode"] += len(wanted)
             for view, encoding in zip(wanted, encodings, strict=True):
                 if np.isfinite(encoding).all():
                     view.encoding = encoding
         with watch.stage("track"):
             self._assign(bgr, views, now)
+
+    def _in_time(self, wanted: list[_View]) -> list[_View]:
+        """Those for whom there is time in this frame; the others have their turn in the next ones.
+
+        Who was begun with is looked at to the end first. Then whoever waits longest, and of new faces the nearest.
+        """
+        most = self._budget.faces
+
+        def turn(view: _View) -> tuple[bool, int, int]:
+            begun = view.track is not None and 0 < len(view.track.views) < VIEWS
+            return not begun, view.track.encoded_frame if view.track else -1, -view.box.area
+
+        chosen, left = wanted, list[_View]()
+        if len(wanted) > most:
+            wanted = sorted(wanted, key=turn)
+            chosen, left = wanted[:most], wanted[most:]
+        self._left_out = any(view.track is None for view in left)
+        return chosen
 
     def _is_worth_encoding(self, bgr: BgrImage, view: _View, now: float) -> bool:
         track = view.track

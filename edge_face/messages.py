@@ -37,6 +37,8 @@ class CameraJob:
     """Backends that killed a child on this machine."""
     known: tuple[KnownTrack, ...] = ()
     """Whom the child before this one followed."""
+    max_age_s: float = 1.0
+    """A frame that is judged later is of no use."""
 
 
 @dataclass(frozen=True, slots=True)

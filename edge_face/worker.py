@@ -76,6 +76,7 @@ class CameraLoop:
             track_memory_s=job.track_memory_s,
             first_track=job.first_track,
             known=job.known,
+            max_age_s=job.max_age_s,
         )
         self._channel.send(_ready(loaded))
         _mute_libraries()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,33 @@ async def watching(broker: Broker, topic: str = "#", **more: Any) -> AsyncIterat
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+Arrivals = list[tuple[float, dict[str, Any]]]
+"""Events, each with the Unix time at which it came."""
+
+
+@asynccontextmanager
+async def arriving(broker: Broker) -> AsyncIterator[Arrivals]:
+    """Events as a subscriber gets them, who connects again whenever the broker was away."""
+    found: Arrivals = []
+    task = asyncio.create_task(_collect(broker, found))
+    try:
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _collect(broker: Broker, found: Arrivals) -> None:
+    while True:
+        with suppress(aiomqtt.MqttError):
+            async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+                await client.subscribe("#", qos=1)
+                async for message in client.messages:
+                    if str(message.topic).endswith("/event"):
+                        found.append((time.time(), json.loads(bytes(message.payload))))
+        await asyncio.sleep(0.1)
 
 
 async def until(condition: Callable[[], Any], limit_s: float = 5.0) -> None:

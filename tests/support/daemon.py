@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Daemon:
             assert time.monotonic() < deadline, f"the daemon is {self.health()}:\n{self.log}"
             time.sleep(0.05)
 
-    @property
+    @cached_property
     def token(self) -> str:
         done = edge_face("token", config=self.config)
         assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ Image = npt.NDArray[np.uint8]
 @cache
 def astronaut() -> Image:
     """Eileen Collins (NASA), 512x512."""
-    return np.asarray(skimage.data.astronaut(), dtype=np.uint8)
+    return np.asarray(skimage.data.astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
 
 
 @cache

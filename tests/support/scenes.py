@@ -40,12 +40,12 @@ def portrait(name: str) -> Portrait:
     padded = cv2.copyMakeBorder(big, _SIZE, _SIZE, _SIZE, _SIZE, cv2.BORDER_REPLICATE)
     image = padded[top + _SIZE : top + 2 * _SIZE, left + _SIZE : left + 2 * _SIZE]
     mask = np.zeros((_SIZE, _SIZE), np.float32)
-    cv2.ellipse(mask, (_SIZE // 2, _SIZE // 2), (105, 140), 0, 0, 360, 1.0, -1)
+    cv2.ellipse(mask, (_SIZE // 2, _SIZE // 2), (105, 140), 0, 0, 360, (1.0,), -1)
     edge = (_SIZE - _FACE) // 2
     return Portrait(
         name,
         np.ascontiguousarray(image),
-        cv2.GaussianBlur(mask, (0, 0), 5)[:, :, np.newaxis],
+        np.asarray(cv2.GaussianBlur(mask, (0, 0), 5), np.float32)[:, :, np.newaxis],
         Box(edge, edge, edge + _FACE, edge + _FACE),
     )
 
