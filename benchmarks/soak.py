@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.broker import Broker, arriving
 from tests.support.daemon import Daemon, edge_face, events, write_config
 from tests.support.load import EILEEN, RESIDENT, Load, Record, receiving
-from tests.support.processes import Usage, children, reads_photos, usage
+from tests.support.processes import Usage, children, usage
 from tests.support.streams import StreamServer, busy_gate, write_clip
 
 SAMPLE_S = 2.0
@@ -106,7 +106,7 @@ class Sampler:
             found = {name: used for pid, name in self._names.items() if (used := usage(pid))}
             self.samples.append((time.monotonic(), found))
             for pid in children(self._parent):
-                if pid not in self._names and reads_photos(pid) and (used := usage(pid)):
+                if pid not in self._names and (used := usage(pid)):
                     self.photo_pids.add(pid)
                     self.photo_peak_mib = max(self.photo_peak_mib, used.pss_mib)
             await asyncio.sleep(SAMPLE_S)

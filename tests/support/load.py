@@ -46,6 +46,8 @@ GETS = (
     "/api/v1/events?format=csv&limit=50",
     "/api/v1/events?format=xlsx&limit=50",
     "/faces",
+    "/openapi.json",
+    "/docs",
 )
 _REFUSED = {"/nothing/here": 404, "/api/v1/events?cursor=wrong": 400, "/api/v1/people?limit=x": 400, "/register": 405}
 

@@ -42,16 +42,6 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def reads_photos(pid: int) -> bool:
-    """Whether this child is the one for photos: it alone has a limit on its memory."""
-    try:
-        text = Path(f"/proc/{pid}/limits").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    (limit,) = (line for line in text.splitlines() if line.startswith("Max address space"))
-    return limit.split()[3] != "unlimited"
-
-
 def _kib(line: str) -> tuple[str, int]:
     name, value = line.split()[:2]
     return name.removesuffix(":"), int(value)
