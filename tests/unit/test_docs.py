@@ -1,0 +1,35 @@
+"""What the documentation names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+
+
+def test_each_promise_of_reliability_names_tests_that_exist() -> None:
+    lines = (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    promises = [line for line in lines if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(promises) > 30
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for promise in promises:
+        what = promise.rstrip("| ").rpartition("| ")[2]
+        file = ""
+        named = re.findall(r"(test_\w+\.py)?(?:::(\w+))?(?:::(\w+))?`", what)
+        assert any(name for name, _, _ in named), promise
+        for name, *parts in named:
+            file = name or file
+            for part in filter(None, parts):
+                assert re.search(rf"\b(def|class) {part}\b", sources[file]), f"{file} has no {part}"
+        assert all(name in sources for name, _, _ in named if name), promise
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
