@@ -125,6 +125,8 @@ class Changes:
         """`frozen_s` 0: never frozen."""
         self._frozen_s = frozen_s
         self._seen: dict[int, float] = {}
+        self._last: int | None = None
+        """Of a camera that gives a picture every few seconds each is compared at least with the one before."""
         self._changed_at: float | None = None
 
     def is_new(self, image: Image, now: float) -> bool:
@@ -134,7 +136,9 @@ class Changes:
         self._seen[mark] = now  # at the end: the oldest one is always the first
         while now - next(iter(self._seen.values())) > _CYCLE_S:
             del self._seen[next(iter(self._seen))]
-        if known is not None and now - known <= _CYCLE_S:
+        repeated = mark == self._last or (known is not None and now - known <= _CYCLE_S)
+        self._last = mark
+        if repeated:
             return False
         self._changed_at = now
         return True

@@ -42,6 +42,12 @@ def test_pictures_that_go_round_are_not_new() -> None:
     assert not changes.frozen(8.1)
 
 
+def test_a_slow_camera_that_repeats_itself_shows_nothing_new() -> None:
+    changes, picture = Changes(), scene(1)
+    assert [changes.is_new(picture, 3.0 * step) for step in range(4)] == [True, False, False, False]
+    assert changes.frozen(9.0)
+
+
 def test_what_is_seen_again_after_a_while_is_new() -> None:
     changes = Changes()
     for step in range(100):  # a camera that is shown a clip of 4 s, again and again
