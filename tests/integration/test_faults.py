@@ -61,6 +61,7 @@ async def enrol_eileen(people: object) -> None:
     await people.enrol("Eileen", [jpeg(astronaut())])  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_killed_crashed_hung_and_leaking_children_are_replaced_and_nobody_is_decided_twice(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
