@@ -1,4 +1,5 @@
-"""FrameResults to Decisions: votes, margin, visits, cooldown, presence. A pure state machine; time comes in as numbers.
+"""FrameResults to Decisions: votes, margin, rules, visits, cooldown, presence. A pure state machine; time comes in as
+numbers.
 
 A *vote* is what one frame says of one track. A track is identified when, of its last `frames + 1` votes, `frames` name
 one person and none names another. A *visit* is a track, or the tracks of one person with gaps under
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_face import settings
-from edge_face.events import Decision, FrameResult, Match, Person, Presence, Reason, TrackedFace, Verdict
+from edge_face.events import Decision, FrameResult, Match, Person, Presence, Reason, Status, TrackedFace, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,21 @@ def judge(match: Match, options: settings.Decision) -> Reason:
     return "match"
 
 
+def is_allowed(person: Person, date: float | None) -> bool:
+    """Whether a person who was identified may pass. `date`: Unix seconds; None: nobody knows what time it is.
+
+    Then whoever may pass at some times only may not. Comparisons are so that NaN allows nothing.
+    """
+    if person.blocked:
+        return False
+    if person.valid_from is None and person.valid_until is None:
+        return True
+    if date is None:
+        return False
+    begun = person.valid_from is None or person.valid_from <= date
+    return begun and (person.valid_until is None or date < person.valid_until)
+
+
 class Access:
     """Decides for one camera. All times are monotonic seconds, but for timestamps, which are only passed on."""
 
@@ -88,8 +104,13 @@ class Access:
         self._epoch = 0
         self._presence: Presence | None = None
 
-    def observe(self, result: FrameResult, matches: Sequence[Match | None], now: float) -> Outcome:
-        """Judge one frame at time `now`; `matches` belong to `result.faces`, None where a face was not encoded."""
+    def observe(
+        self, result: FrameResult, matches: Sequence[Match | None], now: float, date: float | None = None
+    ) -> Outcome:
+        """Judge one frame at time `now`; `matches` belong to `result.faces`, None where a face was not encoded.
+
+        `date`: the wall clock, Unix seconds; None while it is not synchronised.
+        """
         decisions: list[Decision] = []
         if result.epoch != self._epoch:
             decisions += self.end_visits(now)
@@ -102,7 +123,7 @@ class Access:
                 self._recognise(track, now)
             if track.person:
                 self._known[track.person.id].last_seen = track.last_seen
-            verdict = self._verdict(track, now, fresh_vote=match is not None)
+            verdict = self._verdict(track, now, date, fresh_vote=match is not None)
             verdicts.append(verdict)
             if match is not None:
                 if self._is_final(track, verdict, now):
@@ -142,11 +163,14 @@ class Access:
         self._judged += self._window + 1
 
     def people_changed(self, people: Mapping[str, Person]) -> None:
-        """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more."""
+        """After the gallery changed: who is no longer in it is nobody's vote, identity or presence any more.
+
+        Votes for somebody of whom anything changed (a face, the name, a rule) do not count any more, either.
+        """
         self._known = {id: known for id, known in self._known.items() if id in people}
         for track in self._tracks.values():
             track.settled = False
-            if any(vote.person and people.get(vote.person.id) is None for vote in track.votes):
+            if any(vote.person and people.get(vote.person.id) != vote.person for vote in track.votes):
                 track.votes.clear()
             track.person = people.get(track.person.id) if track.person else None
             track.visit.passed &= people.keys()  # so that who was removed and still stands there is told as unknown
@@ -196,14 +220,17 @@ class Access:
         person = track.votes[-1].person
         return person if person and len(set(named)) == 1 and len(named) >= self._options.frames else None
 
-    def _verdict(self, track: _Track, now: float, *, fresh_vote: bool) -> Verdict:
-        """What the votes come to: PASS when it is, or already was, given in this visit."""
+    def _verdict(self, track: _Track, now: float, date: float | None, *, fresh_vote: bool) -> Verdict:
+        """What the votes come to: PASS when it is, or already was, given in this visit, and still may be."""
         if not track.votes:
             return _verdict(track, "deciding", None)
         person, named = track.person, {vote.person.id for vote in track.votes if vote.person}
         if self._is_stale(track.last[0], now):
             return _verdict(track, "stale" if len(track.votes) == self._window else "deciding", None)
         if person and named == {person.id}:
+            if not is_allowed(person, date):
+                track.visit.passed.discard(person.id)  # so that whoever loses the right to pass while here is told of
+                return _verdict(track, "not_allowed", person)
             cooling = now - self._known[person.id].passed_at < self._options.cooldown
             may_pass = fresh_vote and self._identified(track) is not None and not cooling
             if person.id in track.visit.passed or may_pass:
@@ -216,13 +243,14 @@ class Access:
     def _is_final(self, track: _Track, verdict: Verdict, now: float) -> bool:
         """Whether this verdict is the visit's PASS of that person, or its REJECT; it is remembered that it was."""
         visit = track.visit
-        if verdict.person:
+        if verdict.person and verdict.status == "PASS":
             if verdict.person.id in visit.passed:
                 return False
             visit.passed.add(verdict.person.id)
             self._known[verdict.person.id].passed_at = now
             return True
-        if verdict.reason == "deciding" or visit.passed or visit.rejected:
+        # After a PASS a face that cannot be told is a head that turned away, but who may not pass is somebody else.
+        if verdict.reason == "deciding" or visit.rejected or (visit.passed and verdict.reason != "not_allowed"):
             return False
         visit.rejected = True
         return True
@@ -232,6 +260,8 @@ class Access:
         newest = track.votes[-1].person
         if newest is None:
             agrees = verdict.person is None
+        elif verdict.reason == "not_allowed":
+            agrees = verdict.person is not None and verdict.person.id == newest.id
         else:
             agrees = newest.id in track.visit.passed
         return agrees and verdict.reason not in ("deciding", "stale")
@@ -247,10 +277,12 @@ class Access:
         return [_decision(_verdict(track, "stale" if late else _why_not(track), None), result, now)]
 
     def _in_visit(self, person: Person, at: float) -> bool:
-        """Whether the person had passed and was still here then, so that a glimpse of them is no visit of its own."""
+        """Whether the person was still here then, and decided upon: then a glimpse of them is no visit of its own."""
         known = self._known.get(person.id)
         timeout = self._options.presence_timeout
-        return known is not None and person.id in known.visit.passed and at - known.last_seen < timeout
+        if known is None or at - known.last_seen >= timeout:
+            return False
+        return person.id in known.visit.passed or known.visit.rejected
 
     def _presence_change(self, camera: str, timestamp: float, now: float) -> Presence | None:
         timeout = self._options.presence_timeout
@@ -275,7 +307,8 @@ def _why_not(track: _Track) -> Reason:
 
 def _verdict(track: _Track, reason: Reason, person: Person | None) -> Verdict:
     _result, face = track.last
-    return Verdict(face.box, face.track, "PASS" if person else "REJECT", reason, track.match, person, track.frames)
+    status: Status = "PASS" if person and reason == "match" else "REJECT"
+    return Verdict(face.box, face.track, status, reason, track.match, person, track.frames)
 
 
 def _decision(verdict: Verdict, result: FrameResult, now: float) -> Decision:

@@ -51,6 +51,11 @@ def wall_clock_synchronised() -> bool:
     return state != _TIME_ERROR and not timex.status & _STA_UNSYNC
 
 
+def trusted_date() -> float | None:
+    """Unix seconds; None while the wall clock is not synchronised, and so may say anything."""
+    return time.time() if wall_clock_synchronised() else None
+
+
 def boot_id() -> str:
     """A name for this boot: monotonic times of two different boots cannot be compared."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

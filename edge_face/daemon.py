@@ -105,7 +105,7 @@ class Daemon:
 
             photos = PhotoProcess(config.engine, config.log.level, backends=self._backends)
             stack.push_async_callback(photos.close)
-            people = People(photos, self._roster, config.decision)
+            people = People(photos, self._roster, config.decision, self._date)
             if self._prepare:
                 await self._prepare(people)
 
@@ -181,6 +181,10 @@ class Daemon:
             self._views.close()
             for task in (*services, cameras, stopped):
                 task.cancel()
+
+    def _date(self) -> float | None:
+        """Unix seconds; None while nobody knows what time it is."""
+        return self._clock.wall() if self._clock_synced else None
 
     def _remembered_s(self) -> float:
         """How long a PASS matters for the next one."""

@@ -10,8 +10,8 @@
     ├── NotFoundError             no such person, event, camera, token
     ├── ConflictError             it would contradict what is stored
     ├── StoreError                the database cannot be read or written
-    └── RetryLater, Refused,      what a sink says of one delivery (publish.py)
-        SwitchedOff
+    └── RetryLater, AskAgain,     what a sink says of one delivery (publish.py)
+        Refused, SwitchedOff
 
 `code` is the stable word that programs read (`{"error": code}`), `message` the sentence that people read; `str(error)`
 is the same as a part of a longer line.

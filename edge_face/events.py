@@ -131,6 +131,12 @@ class Person:
     external_id: str | None = None
     faces: int = 0
     created_at: float = 0.0
+    group: str | None = None
+    """A word of the user's own; it decides nothing."""
+    valid_from: float | None = None
+    valid_until: float | None = None
+    """Unix seconds; from then on not any more."""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,8 @@ class Verdict:
     reason: Reason
     match: Match
     person: Person | None
-    """Set only where the face was identified; `match.person` is merely the most alike."""
+    """Set only where the face was identified, also of somebody who is `not_allowed`; `match.person` is merely the most
+    alike."""
     frames: int
 
 

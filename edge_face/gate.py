@@ -64,7 +64,8 @@ class Gate:
         found = iter(self._gallery.match([face.encoding for face in result.faces if face.encoding is not None]))
         matches = [None if face.encoding is None else next(found) for face in result.faces]
         now = self._clock.monotonic()
-        outcome = self._access.observe(result, matches, now)
+        date = self._clock.wall() if self._clock_synced() else None
+        outcome = self._access.observe(result, matches, now, date)
         if outcome.settled != self._settled:
             self._settled = outcome.settled
             self._on_settled(outcome.settled)

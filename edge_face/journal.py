@@ -154,18 +154,18 @@ class Journal:
             if target not in held.targets:
                 continue
             deadline = held.targets[target]
-            if deadline is not None and self._is_retired(held.event.person_id):
-                self.drop(target, seq, "removed")
+            if deadline is not None and (bar := self._bar(held.event)):
+                self.drop(target, seq, bar)
                 continue
             expired = deadline is not None and self._clock.monotonic() >= deadline
             return OutboxItem(target, seq, held.event.payload(), deadline, expired)
         return None
 
-    def _is_retired(self, person_id: str | None) -> bool:
+    def _bar(self, event: Event) -> str | None:
         try:
-            return self._store.is_retired(person_id)
-        except StoreError:  # nobody can have been removed then, either
-            return False
+            return self._store.bar(event)
+        except StoreError:  # nobody can have been removed or blocked then, either
+            return None
 
     def done(self, target: str, seq: int) -> None:
         """The target has it."""

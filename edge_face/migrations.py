@@ -105,6 +105,13 @@ MIGRATIONS: tuple[str, ...] = (
         reason TEXT NOT NULL
     ) STRICT;
     """,
+    # 3: who may pass, and when (Unix seconds)
+    """
+    ALTER TABLE people ADD COLUMN "group" TEXT;
+    ALTER TABLE people ADD COLUMN valid_from REAL;
+    ALTER TABLE people ADD COLUMN valid_until REAL;
+    ALTER TABLE people ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0 CHECK (blocked IN (0, 1));
+    """,
 )
 
 

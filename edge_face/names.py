@@ -22,6 +22,11 @@ def clean_external_id(text: str | None) -> str | None:
     return _clean(text, "An external id", "bad_external_id") if text and text.strip() else None
 
 
+def clean_group(text: str | None) -> str | None:
+    """The group that a person belongs to; blank counts as none. Raises RequestError (`bad_group`)."""
+    return _clean(text, "A group", "bad_group") if text and text.strip() else None
+
+
 def _clean(text: str, what: str, code: str) -> str:
     cleaned = unicodedata.normalize("NFC", text).strip()
     if not 1 <= len(cleaned) <= LONGEST:

@@ -110,7 +110,7 @@ class EventStore(Database):
 
     def _insert(self, db: sqlite3.Connection, held: HeldEvent) -> None:
         event, body = held.event, held.event.payload()
-        retired = self._is_retired(db, event.person_id)
+        barred = self._bar(db, event) is not None
         db.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -127,7 +127,7 @@ class EventStore(Database):
             ),
         )
         for target, deadline in held.targets.items():
-            if deadline is not None and retired:
+            if deadline is not None and barred:
                 continue
             db.execute(
                 "INSERT INTO outbox (target, seq, boot_id, deadline) VALUES (?, ?, ?, ?)",
@@ -178,22 +178,33 @@ class EventStore(Database):
         with self.reading() as db:
             return [Missed(*row) for row in db.execute(query, (*span, limit))]
 
-    def is_retired(self, person_id: str | None) -> bool:
-        """Whether the person was removed."""
+    def bar(self, event: Event) -> str | None:
+        """Why the event must not go out live: its person was `removed` or `blocked` since it was decided."""
         with self.reading() as db:
-            return self._is_retired(db, person_id)
+            return self._bar(db, event)
 
-    def _is_retired(self, db: sqlite3.Connection, person_id: str | None) -> bool:
-        """Whether the person was removed between the decision and now."""
-        return bool(db.execute("SELECT 1 FROM retired_ids WHERE id = ?", (person_id,)).fetchone())
+    def _bar(self, db: sqlite3.Connection, event: Event) -> str | None:
+        if db.execute("SELECT 1 FROM retired_ids WHERE id = ?", (event.person_id,)).fetchone():
+            return "removed"
+        # Who was in time when it was decided, which is later than the event's own date and earlier than now, stays so.
+        query = (
+            "SELECT 1 FROM people WHERE id = :id AND "
+            "(blocked OR coalesce(valid_from > :now, 0) OR coalesce(valid_until <= :date, 0))"
+        )
+        values = {"id": event.person_id, "now": self._clock.wall(), "date": event.timestamp}
+        return "blocked" if event.status == "PASS" and db.execute(query, values).fetchone() else None
 
-    def recall_live(self, db: sqlite3.Connection, person_id: str) -> None:
-        """Of a person who is being removed nothing goes out live any more; history stays."""
-        live = "deadline IS NOT NULL AND seq IN (SELECT seq FROM events WHERE person_id = ?)"
+    def recall_live(self, db: sqlite3.Connection, person_id: str, reason: str, status: str | None = None) -> None:
+        """Of a person who is being removed or blocked nothing (of that status) goes out live any more; history stays.
+
+        `dropped` counts it as `reason`.
+        """
+        theirs = "SELECT seq FROM events WHERE person_id = ? AND status = ifnull(?, status)"
+        live = f"deadline IS NOT NULL AND seq IN ({theirs})"
         query = f"SELECT target, count(*) FROM outbox WHERE {live} GROUP BY target"  # noqa: S608  # a constant
-        for target, count in db.execute(query, (person_id,)).fetchall():
-            _count_drops(db, target, "removed", count)
-        db.execute(f"DELETE FROM outbox WHERE {live}", (person_id,))  # noqa: S608  # the same constant
+        for target, count in db.execute(query, (person_id, status)).fetchall():
+            _count_drops(db, target, reason, count)
+        db.execute(f"DELETE FROM outbox WHERE {live}", (person_id, status))  # noqa: S608  # the same constant
 
     def recent_passes(self, span_s: float) -> list[tuple[str, str, float]]:
         """Camera, person id and time (seconds of `Clock.monotonic`) of each person's last PASS in that span.

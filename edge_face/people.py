@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_face import settings
-from edge_face.access import judge
+from edge_face.access import is_allowed, judge
+from edge_face.clock import trusted_date
 from edge_face.errors import ConflictError, EdgeFaceError, ImageError
 from edge_face.events import Encoding, Face, Match, Person, Reason, Status, rounded
 from edge_face.gallery import Gallery
 from edge_face.messages import PhotoResult
 from edge_face.names import clean_name
 from edge_face.outbox import Page
-from edge_face.store import By
+from edge_face.store import By, Changes, EnrolledFace
 from edge_face.zips import Member
 
 _SECOND_FACE = 0.5
@@ -30,13 +31,17 @@ class Roster(Protocol):
 
     async def gallery(self) -> Gallery: ...
     async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person: ...
+    async def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person: ...
+    async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]: ...
+    async def update(self, person_id: str, changes: Changes) -> Person: ...
     async def remove(self, key: str, by: By = "any") -> Person: ...
+    async def remove_face(self, person_id: str, face_id: int) -> Person: ...
     async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]: ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StillFace:
-    """One face of a still: judged alone, so there is no vote."""
+    """One face of a still: judged alone, so there is no vote. `person` is set for `not_allowed`, too."""
 
     face: Face
     status: Status
@@ -81,10 +86,18 @@ class FileReport:
 class People:
     """Reads photos, enrols, removes, recognises. Nothing here makes a live event."""
 
-    def __init__(self, photos: PhotoReader, roster: Roster, decision: settings.Decision) -> None:
+    def __init__(
+        self,
+        photos: PhotoReader,
+        roster: Roster,
+        decision: settings.Decision,
+        date: Callable[[], float | None] = trusted_date,
+    ) -> None:
+        """`date`: the wall clock (Unix seconds); None while it is not synchronised."""
         self._photos = photos
         self._roster = roster
         self._decision = decision
+        self._date = date
 
     async def list(self, query: str | None = None, limit: int | None = None, cursor: str | None = None) -> Page[Person]:
         """People in the order of enrolment; `query` is part of a name, id or external id. Raises RequestError."""
@@ -108,8 +121,28 @@ class People:
         """The same without photos, whose quality nobody can check any more."""
         name = clean_name(name)
         if not force:
-            await self._refuse_lookalikes(name, encodings)
+            await self._refuse_lookalikes(encodings, lambda person: person.name == name)
         return await self._roster.add_faces(name, encodings, external_id)
+
+    async def add_faces(self, person_id: str, images: Iterable[bytes], *, force: bool = False) -> Person:
+        """Add a face for each photo to the person with that id; all or none. Raises as `enrol`, and NotFoundError."""
+        await self.person(person_id)  # before anything is read that takes long
+        encodings = [await self._encoding(image) for image in images]
+        if not force:
+            await self._refuse_lookalikes(encodings, lambda person: person.id == person_id)
+        return await self._roster.add_faces_to(person_id, encodings)
+
+    async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]:
+        """A person and the enrolled faces, oldest first. Raises NotFoundError."""
+        return await self._roster.person(person_id)
+
+    async def update(self, person_id: str, changes: Changes) -> Person:
+        """Change a person; the gate knows when this returns. Raises NotFoundError, RequestError, ConflictError."""
+        return await self._roster.update(person_id, changes)
+
+    async def remove_face(self, person_id: str, face_id: int) -> Person:
+        """Erase one face; returns the person without it. Raises NotFoundError."""
+        return await self._roster.remove_face(person_id, face_id)
 
     async def enrol_members(self, members: Iterable[Member], *, force: bool = False) -> AsyncIterator[FileReport]:
         """Enrol the photos of a ZIP or a folder one by one; a bad file never stops the rest."""
@@ -132,12 +165,17 @@ class People:
         """Every face of a still, largest first. Raises ImageError when it is no picture; no face is no error."""
         result = await self._photos.analyse(image)
         matches = (await self._roster.gallery()).match([face.encoding for face in result.faces])
-        faces = []
-        for face, match in zip(result.faces, matches, strict=True):
-            reason = judge(match, self._decision)
-            person = match.person if reason == "match" else None
-            faces.append(StillFace(face, "PASS" if person else "REJECT", reason, match, person))
+        date = self._date()
+        faces = [self._judged(face, match, date) for face, match in zip(result.faces, matches, strict=True)]
         return Still(result.width, result.height, tuple(faces))
+
+    def _judged(self, face: Face, match: Match, date: float | None) -> StillFace:
+        reason = judge(match, self._decision)
+        if reason != "match" or match.person is None:
+            return StillFace(face, "REJECT", reason, match, None)
+        if not is_allowed(match.person, date):
+            return StillFace(face, "REJECT", "not_allowed", match, match.person)
+        return StillFace(face, "PASS", "match", match, match.person)
 
     async def _encoding(self, image: bytes) -> Encoding:
         """The encoding of the one face of a photo for enrolment."""
@@ -151,9 +189,9 @@ class People:
             raise ImageError(f"The photo is not good enough: {'; '.join(faces[0].flaws)}.", "low_quality")
         return faces[0].encoding
 
-    async def _refuse_lookalikes(self, name: str, encodings: Sequence[Encoding]) -> None:
+    async def _refuse_lookalikes(self, encodings: Sequence[Encoding], is_same: Callable[[Person], bool]) -> None:
         for match in (await self._roster.gallery()).match(encodings):
-            if judge(match, self._decision) == "match" and match.person and match.person.name != name:
+            if judge(match, self._decision) == "match" and match.person and not is_same(match.person):
                 raise ConflictError(
                     f"This face would pass as {match.person.name} (distance {match.distance:.2f}).", "duplicate_person"
                 )

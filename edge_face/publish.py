@@ -43,6 +43,12 @@ class Refused(EdgeFaceError):
     code = "refused"
 
 
+class AskAgain(EdgeFaceError):
+    """Not delivered yet: the way was closed for a while, and the delivery may have been called back since."""
+
+    code = "ask_again"
+
+
 class SwitchedOff(EdgeFaceError):
     """The receiver wants nothing more at all."""
 
@@ -68,7 +74,7 @@ class Sink(Protocol):
         """Whether the event is for this sink."""
 
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:
-        """One attempt; returns when the receiver has it. Raises RetryLater, Refused or SwitchedOff.
+        """One attempt; returns when the receiver has it. Raises RetryLater, AskAgain, Refused or SwitchedOff.
 
         `deadline` (seconds of `Clock.monotonic`) is when the attempt must be over; None: no limit but the sink's own.
         `late`: the event has expired, and the payload says so.
@@ -261,6 +267,8 @@ class _Lane:
                     self._attempt = None
         except RetryLater as error:
             await self._wait(item, str(error), error.after_s)
+        except AskAgain:
+            pass
         except TimeoutError:
             if not self._broken_off:
                 self._failures += 1

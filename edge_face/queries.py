@@ -11,6 +11,12 @@ from edge_face.errors import RequestError
 MAX_LIMIT = 1000
 
 
+def local_time(timestamp: float) -> str:
+    """Unix seconds as people write them: 2026-01-31 08:00, without seconds where there are none."""
+    at = datetime.fromtimestamp(timestamp)  # noqa: DTZ006  # the local time is what is wanted
+    return at.isoformat(" ", "minutes" if at.second == 0 else "seconds")
+
+
 def parse_time(text: str | None, what: str) -> float | None:
     """Unix seconds, or ISO 8601, which without a zone means the local time of this box. Raises RequestError."""
     if text is None:

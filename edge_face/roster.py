@@ -11,7 +11,7 @@ from edge_face.errors import EdgeFaceError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.gallery import Gallery
 from edge_face.outbox import Page
-from edge_face.store import By, Store
+from edge_face.store import By, Changes, EnrolledFace, Store
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +64,24 @@ class StoreRoster:
 
     async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person:
         person = await self._thread.run(self._store.add_faces, name, encodings, external_id)
+        await self.gallery()
+        return person
+
+    async def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person:
+        person = await self._thread.run(self._store.add_faces_to, person_id, encodings)
+        await self.gallery()
+        return person
+
+    async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]:
+        return await self._thread.run(self._store.person_with_faces, person_id)
+
+    async def update(self, person_id: str, changes: Changes) -> Person:
+        person = await self._thread.run(self._store.update_person, person_id, changes, "id")
+        await self.gallery()
+        return person
+
+    async def remove_face(self, person_id: str, face_id: int) -> Person:
+        person = await self._thread.run(self._store.remove_face, person_id, face_id)
         await self.gallery()
         return person
 

@@ -5,31 +5,50 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
+from edge_face.access import is_allowed
 from edge_face.database import StoreThread
-from edge_face.errors import ConflictError, NotFoundError, StoreError
+from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
-from edge_face.names import clean_external_id, clean_name, key_text
+from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, EventStore, OutboxItem, Page, Target, after_of, page_of, rows_for
 from edge_face.slugs import person_id
 
 __all__ = [
-    "Backlog", "By", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target", "clean_name"
+    "Backlog", "By", "Changes", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target",
+    "clean_name",
 ]  # fmt: skip
 
 DIMENSIONS = 128
+
+_YEAR_10000 = 253_402_214_400.0
+"""Less a day, as the year is another one elsewhere."""
 
 By = Literal["any", "id", "name"]
 """How a person is looked up: `any` takes an id or an exact name."""
 
 _PEOPLE = (
-    "SELECT id, name, external_id, (SELECT count(*) FROM templates WHERE person_id = people.id), created_at FROM people"
+    "SELECT id, name, external_id, (SELECT count(*) FROM templates WHERE person_id = people.id), created_at, "
+    '"group", valid_from, valid_until, blocked FROM people'
 )
 _LOOKUP: dict[By, str] = {"any": "id = :key OR name = :key", "id": "id = :key", "name": "name = :key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Of a person. UNSET leaves a value; None, or a blank text, takes it away."""
+
+    name: str | UnsetType = UNSET
+    external_id: str | UnsetType | None = UNSET
+    group: str | UnsetType | None = UNSET
+    valid_from: float | UnsetType | None = UNSET
+    valid_until: float | UnsetType | None = UNSET
+    blocked: bool | UnsetType = UNSET
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,13 +72,13 @@ class Store(EventStore):
     """
 
     def people(self, query: str | None = None, limit: int | None = None, cursor: str | None = None) -> Page[Person]:
-        """People in the order in which they were added; `query`: part of the name, id or external id, in any case.
+        """People in the order in which they were added; `query`: part of the name, id, external id or group.
 
         Raises RequestError (`bad_cursor`).
         """
         wanted = (
             "number > :after AND (:query = '' OR instr(casefold(name), :query) OR instr(id, :query) "
-            "OR instr(casefold(coalesce(external_id, '')), :query))"
+            "OR instr(casefold(coalesce(external_id, '')), :query) OR instr(casefold(coalesce(\"group\", '')), :query))"
         )
         values = {
             "after": after_of(cursor, "p") or 0,
@@ -69,7 +88,7 @@ class Store(EventStore):
         with self.reading() as db:
             columns = _PEOPLE.replace(" FROM people", ", number FROM people")
             rows = db.execute(f"{columns} WHERE {wanted} ORDER BY number LIMIT :rows", values).fetchall()
-        return page_of([(row[:5], row[5]) for row in rows], limit, "p", lambda row: Person(*row))
+        return page_of([(row[:-1], row[-1]) for row in rows], limit, "p", _person)
 
     def person(self, key: str, by: By = "any") -> Person | None:
         """Who has this id or exact name. Raises ConflictError where `any` means two people."""
@@ -100,33 +119,32 @@ class Store(EventStore):
                 owner = person.id
                 if external_id is not None and external_id != person.external_id:
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
-            db.executemany(
-                "INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)",
-                [(owner, blob, now) for blob in blobs],
-            )
+            _insert_templates(db, owner, blobs, now)
             return _get(db, owner, "id")
 
-    def update_person(
-        self, key: str, *, name: str | None = None, external_id: str | None = None, by: By = "any"
-    ) -> Person:
-        """Change name or external id; None leaves it, a blank external id removes it. The id stays.
+    def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person:
+        """Add faces to the person with that id. Raises NotFoundError, ValueError."""
+        blobs = [_to_blob(encoding) for encoding in encodings]
+        with self.writing() as db:
+            person = _get(db, person_id, "id")
+            _insert_templates(db, person.id, blobs, self._clock.wall())
+            return _get(db, person.id, "id")
+
+    def update_person(self, key: str, changes: Changes, by: By = "any") -> Person:
+        """Change a person; the id stays. A PASS of somebody who may not pass any more is called back.
 
         Raises NotFoundError, RequestError, ConflictError (another person has that name or external id).
         """
         with self.writing() as db:
             person = _get(db, key, by)
-            if name is not None:
-                name = clean_name(name)
-                holder = _find(db, name, "name")
-                if holder is not None and holder.id != person.id:
-                    raise ConflictError(f"Another person is named {name}")
-                db.execute("UPDATE people SET name = ? WHERE id = ?", (name, person.id))
-            if external_id is not None:
-                cleaned = clean_external_id(external_id)
-                if cleaned is not None:
-                    _refuse_taken(db, cleaned, person)
-                db.execute("UPDATE people SET external_id = ? WHERE id = ?", (cleaned, person.id))
-            return _get(db, person.id, "id")
+            values = _changed(db, person, changes)
+            if values:
+                assigned = ", ".join(f'"{column}" = :{column}' for column in values)  # the columns are our own
+                db.execute(f"UPDATE people SET {assigned} WHERE id = :id", values | {"id": person.id})  # noqa: S608
+            changed = _get(db, person.id, "id")
+            if not is_allowed(changed, self._clock.wall()):
+                self.recall_live(db, person.id, "blocked", "PASS")
+            return changed
 
     def remove(self, key: str, by: By = "any") -> Person:
         """Erase a person and their templates; returns who it was. The id is never given to anybody again.
@@ -137,24 +155,32 @@ class Store(EventStore):
             person = _get(db, key, by)
             db.execute("DELETE FROM people WHERE id = ?", (person.id,))  # and by cascade the templates
             db.execute("INSERT INTO retired_ids VALUES (?)", (person.id,))
-            self.recall_live(db, person.id)
+            self.recall_live(db, person.id, "removed")
         self.scrub_log()
         return person
 
-    def faces(self, person_id: str) -> list[EnrolledFace]:
-        """A person's enrolled faces, oldest first. Raises NotFoundError."""
+    def person_with_faces(self, person_id: str) -> tuple[Person, list[EnrolledFace]]:
+        """A person and the enrolled faces, oldest first. Raises NotFoundError."""
         with self.reading() as db:
             person = _get(db, person_id, "id")
             found = db.execute("SELECT id, created_at FROM templates WHERE person_id = ? ORDER BY id", (person.id,))
-            return [EnrolledFace(*row) for row in found]
+            return person, [EnrolledFace(*row) for row in found]
+
+    def faces(self, person_id: str) -> list[EnrolledFace]:
+        """The faces alone."""
+        return self.person_with_faces(person_id)[1]
 
     def remove_face(self, person_id: str, face_id: int) -> Person:
-        """Erase one face; returns the person without it. Raises NotFoundError."""
+        """Erase one face; returns the person without it. Raises NotFoundError.
+
+        A PASS that is still on its way may be due to that face, which may have been the wrong one; it is called back.
+        """
         with self.writing() as db:
             person = _get(db, person_id, "id")
             found = db.execute("DELETE FROM templates WHERE id = ? AND person_id = ?", (face_id, person.id)).rowcount
             if not found:
                 raise NotFoundError(f"{person.name} has no face {face_id}")
+            self.recall_live(db, person.id, "removed", "PASS")
             person = _get(db, person.id, "id")
         self.scrub_log()
         return person
@@ -168,7 +194,7 @@ class Store(EventStore):
         """All templates, as of one moment. Raises StoreError if one of them is damaged."""
         with self.reading() as db:
             revision = _revision(db)
-            people = [Person(*row) for row in db.execute(f"{_PEOPLE} ORDER BY id")]
+            people = [_person(row) for row in db.execute(f"{_PEOPLE} ORDER BY id")]
             blobs = [row[0] for row in db.execute("SELECT encoding FROM templates ORDER BY person_id, id")]
         persons = tuple(person for person in people if person.faces)
         matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, DIMENSIONS).astype(np.float32)
@@ -189,8 +215,48 @@ class EnrolledFace:
     created_at: float
 
 
+def _person(row: Sequence[Any]) -> Person:
+    return Person(*(*row[:-1], bool(row[-1])))
+
+
+def _changed(db: sqlite3.Connection, person: Person, changes: Changes) -> dict[str, Any]:
+    """The columns that change, and their new values, checked."""
+    values: dict[str, Any] = {}
+    if not isinstance(changes.name, UnsetType):
+        values["name"] = clean_name(changes.name)
+        holder = _find(db, values["name"], "name")
+        if holder is not None and holder.id != person.id:
+            raise ConflictError(f"Another person is named {holder.name}")
+    if not isinstance(changes.external_id, UnsetType):
+        values["external_id"] = clean_external_id(changes.external_id)
+        if values["external_id"] is not None:
+            _refuse_taken(db, values["external_id"], person)
+    if not isinstance(changes.group, UnsetType):
+        values["group"] = clean_group(changes.group)
+    if not isinstance(changes.blocked, UnsetType):
+        values["blocked"] = changes.blocked
+    for column in ("valid_from", "valid_until"):
+        if getattr(changes, column) is not UNSET:
+            values[column] = _checked_date(getattr(changes, column), column)
+    begin, end = values.get("valid_from", person.valid_from), values.get("valid_until", person.valid_until)
+    if begin is not None and end is not None and not begin < end:
+        raise RequestError("valid_from must be before valid_until", "bad_time")
+    return values
+
+
+def _checked_date(date: float | None, what: str) -> float | None:
+    if date is not None and not 0 <= date < _YEAR_10000:
+        raise RequestError(f"{what} is a date from 1970 to 9999", "bad_time")
+    return date
+
+
+def _insert_templates(db: sqlite3.Connection, owner: str, blobs: Sequence[bytes], now: float) -> None:
+    rows = [(owner, blob, now) for blob in blobs]
+    db.executemany("INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)", rows)
+
+
 def _find(db: sqlite3.Connection, key: str, by: By) -> Person | None:
-    found = [Person(*row) for row in db.execute(f"{_PEOPLE} WHERE {_LOOKUP[by]}", {"key": key_text(key)})]
+    found = [_person(row) for row in db.execute(f"{_PEOPLE} WHERE {_LOOKUP[by]}", {"key": key_text(key)})]
     if len(found) > 1:  # Katya has the id katya, and then comes a katya; guessing could remove the wrong one
         people = ", ".join(f"{person.name} (id {person.id})" for person in found)
         raise ConflictError(f"{key} is the id of one person and the name of another: {people}", "ambiguous")

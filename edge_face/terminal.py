@@ -37,6 +37,8 @@ class Terminal:
     def event(self, event: Event) -> None:
         """One line an event."""
         who = event.name or event.reason
+        if event.name and event.status == "REJECT":
+            who += f" ({event.reason})"
         distance = "" if event.distance is None else f"  distance {event.distance:.2f}"
         line = f"{event.status:<6}  {who}{distance}  camera {event.camera}  {event.latency_ms:.0f} ms  #{event.seq}"
         if self._shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,9 @@ from typing import Any
 from edge_face import config, zips
 from edge_face.commands.session import open_people, open_store
 from edge_face.errors import EdgeFaceError, ImageError, RequestError
+from edge_face.events import Person
 from edge_face.people import Still
+from edge_face.queries import local_time
 from edge_face.settings import Config
 from edge_face.zips import Member
 
@@ -126,17 +129,25 @@ def people(args: argparse.Namespace) -> int:
     finally:
         store.close()
     if args.json:
-        fields = ("id", "name", "external_id", "faces", "created_at")
-        print(
-            json.dumps([{field: getattr(person, field) for field in fields} for person in enrolled], ensure_ascii=False)
-        )
+        print(json.dumps([dataclasses.asdict(person) for person in enrolled], ensure_ascii=False))
         return 0
     for person in enrolled:
         external = f", {person.external_id}" if person.external_id else ""
-        print(f"{person.name} (id {person.id}{external}, {_count(person.faces, 'face')})")
+        rules = f": {', '.join(_rules(person))}" if _rules(person) else ""
+        print(f"{person.name} (id {person.id}{external}, {_count(person.faces, 'face')}){rules}")
     if not enrolled:
         print("nobody is enrolled; try: edge-face enroll NAME photo.jpg")
     return 0
+
+
+def _rules(person: Person) -> list[str]:
+    """What keeps the person out, and the group; times are the local ones of this box."""
+    found = ["blocked"] if person.blocked else []
+    if person.valid_from is not None:
+        found.append(f"from {local_time(person.valid_from)}")
+    if person.valid_until is not None:
+        found.append(f"until {local_time(person.valid_until)}")
+    return found + ([f"group {person.group}"] if person.group else [])
 
 
 def remove(args: argparse.Namespace) -> int:
@@ -181,6 +192,7 @@ def _print_still(file: str, still: Still, *, as_json: bool) -> None:
     for face in still.faces:
         distance = "" if face.match.distance is None else f", distance {face.match.distance:.2f}"
         who = face.person.name if face.person else face.reason
+        who += f" ({face.reason})" if face.person and face.status == "REJECT" else ""
         print(f"{_shown(file)}: {face.status} {who}{distance}, box {face.face.box.as_list()}")
     if not still.faces:
         print(f"{_shown(file)}: no face")

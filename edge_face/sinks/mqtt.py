@@ -11,7 +11,7 @@ from typing import Any
 from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError
 from edge_face.events import CameraStatus, Event, Presence
-from edge_face.publish import Refused, RetryLater
+from edge_face.publish import AskAgain, Refused, RetryLater
 from edge_face.settings import Config, Mqtt
 from edge_face.sinks.mqtt_link import Link, LinkLost, PublishRefused
 from edge_face.slugs import slug
@@ -64,12 +64,14 @@ class MqttSink:
         return event.status != "NO_FACE"
 
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
-        """Wait for the connection if need be, publish, and wait for the broker's acknowledgement."""
-        await self._up.wait()
+        """Publish, and wait for the broker's acknowledgement; without a connection wait for that."""
+        if self._link is None:
+            await self._up.wait()
+            raise AskAgain("connected to the broker only now")
         link = self._link
         left = ACK_S if deadline is None else deadline - self._clock.monotonic()
-        if link is None or left <= 0:
-            raise RetryLater("not connected to the broker in time")
+        if left <= 0:
+            raise RetryLater("not in time for the broker")
         expiry = None if deadline is None or self._config.version != "5" else expiry_s(left)
         try:
             await link.send(self._topic(str(payload["camera"]), "event"), _json(payload), left, expiry_s=expiry)

@@ -9,15 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
+from msgspec import UnsetType
 
 from edge_face import zips
+from edge_face.errors import NotFoundError
 from edge_face.events import Person
 from edge_face.people import FileReport, People
+from edge_face.queries import parse_time
+from edge_face.store import Changes
 from edge_face.web import schema
 from edge_face.web.forms import IMAGE, IMAGES, ZIP, Form, Slots, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
-from edge_face.web.spec import Spec, query_of, texts_of
+from edge_face.web.spec import Spec, body_of, query_of, texts_of
 
 _LIST = Spec("People, in the order of enrolment", schema.PersonPage, query=schema.PeopleQuery)
 _CREATE = Spec(
@@ -33,8 +37,23 @@ _BATCH = Spec(
     form=schema.ForceForm,
     files=ZIP,
 )
+_SHOW = Spec("A person and the enrolled faces", schema.PersonDetail)
+_CHANGE = Spec(
+    "Change a person: absent stays, null takes away", schema.PersonDetail, body=schema.PersonPatch, errors=(409,)
+)
+_ADD_FACES = Spec(
+    "Add photos of a person; all or none",
+    *(schema.PersonDetail, 201),
+    form=schema.ForceForm,
+    files=IMAGES,
+    errors=(409,),
+)
+_REMOVE_FACE = Spec("Erase one face", schema.PersonDetail)
 _REMOVE = Spec("Erase a person", schema.Person)
 _RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
+
+
+_DIGITS = 19  # SQLite's numbers have 63 bits
 
 
 class PhotoWork:
@@ -52,6 +71,13 @@ class PhotoWork:
             said = texts_of(form.texts, schema.EnrolForm)
             images = [upload.data for upload in form.files]
             return await self.people.enrol(said.name, images, said.external_id, force=said.force)
+
+    async def add_faces(self, request: web.Request, person_id: str) -> Person:
+        """Add faces from a form with `image` (several) and `force`."""
+        async with self.slots.taken():
+            form = await read_form(request, IMAGES)
+            said = texts_of(form.texts, schema.ForceForm)
+            return await self.people.add_faces(person_id, [upload.data for upload in form.files], force=said.force)
 
     async def enrol_zip(self, request: web.Request) -> list[FileReport]:
         """Enrol from a form with `zip` and `force`; a report for each file."""
@@ -78,7 +104,11 @@ class PeopleApi:
             Route("GET", "/api/v1/people", self.list, "viewer", _LIST),
             Route("POST", "/api/v1/people", self.create, "admin", _CREATE),
             Route("POST", "/api/v1/people/batch", self.batch, "admin", _BATCH),
+            Route("GET", "/api/v1/people/{id}", self.show, "viewer", _SHOW),
+            Route("PATCH", "/api/v1/people/{id}", self.change, "admin", _CHANGE),
             Route("DELETE", "/api/v1/people/{id}", self.remove, "admin", _REMOVE),
+            Route("POST", "/api/v1/people/{id}/faces", self.add_faces, "admin", _ADD_FACES),
+            Route("DELETE", "/api/v1/people/{id}/faces/{face_id}", self.remove_face, "admin", _REMOVE_FACE),
             Route("POST", "/api/v1/recognize", self.recognise, "admin", _RECOGNISE),
         ]
 
@@ -98,6 +128,37 @@ class PeopleApi:
         items = [dataclasses.asdict(report) for report in reports]
         return reply({"items": items, "enrolled": enrolled, "refused": len(items) - enrolled, "total": len(items)})
 
+    async def show(self, request: web.Request) -> web.Response:
+        return await self._shown(request.match_info["id"])
+
+    async def change(self, request: web.Request) -> web.Response:
+        patch = await body_of(request, schema.PersonPatch)
+        changes = Changes(
+            name=patch.name,
+            external_id=patch.external_id,
+            group=patch.group,
+            valid_from=_date(patch.valid_from, "valid_from"),
+            valid_until=_date(patch.valid_until, "valid_until"),
+            blocked=patch.blocked,
+        )
+        person = await self._people.update(request.match_info["id"], changes)
+        return await self._shown(person.id)
+
+    async def add_faces(self, request: web.Request) -> web.Response:
+        person = await self._work.add_faces(request, request.match_info["id"])
+        return await self._shown(person.id, 201)
+
+    async def remove_face(self, request: web.Request) -> web.Response:
+        number = request.match_info["face_id"]
+        if not (number.isascii() and number.isdecimal() and len(number) < _DIGITS):
+            raise NotFoundError(f"There is no face {number}")
+        person = await self._people.remove_face(request.match_info["id"], int(number))
+        return await self._shown(person.id)
+
+    async def _shown(self, id: str, status: int = 200) -> web.Response:
+        person, faces = await self._people.person(id)
+        return reply(dataclasses.asdict(person) | {"faces": [dataclasses.asdict(face) for face in faces]}, status)
+
     async def remove(self, request: web.Request) -> web.Response:
         # By id alone: a name that happens to be in the address must not erase anybody.
         return reply(dataclasses.asdict(await self._people.remove(request.match_info["id"], "id")))
@@ -108,3 +169,7 @@ class PeopleApi:
             still = await self._people.recognise(upload.data)
         body: dict[str, Any] = {"file": upload.filename}
         return reply(body | still.payload())
+
+
+def _date(value: str | float | UnsetType | None, what: str) -> float | UnsetType | None:
+    return parse_time(value, what) if isinstance(value, str) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edge_face.queries import MAX_LIMIT
 
@@ -23,7 +23,7 @@ class Error(Struct):
 
 
 class PeopleQuery(Struct):
-    q: Annotated[str, Meta(description="A part of a name, id or external id.")] | None = None
+    q: Annotated[str, Meta(description="A part of a name, id, external id or group.")] | None = None
     limit: Limit | None = None
     cursor: Cursor | None = None
 
@@ -66,12 +66,43 @@ class Nothing(Struct):
     pass
 
 
-class Person(Struct):
+class _Rules(Struct):
+    group: Annotated[str | None, Meta(description="A word of your own; it decides nothing.")]
+    valid_from: Annotated[float | None, Meta(description="Unix seconds; not let in before.")]
+    valid_until: Annotated[float | None, Meta(description="Unix seconds; not let in from then on.")]
+    blocked: Annotated[bool, Meta(description="Never let in.")]
+
+
+class Person(_Rules):
     id: Annotated[str, Meta(description="An ASCII slug that never changes.")]
     name: str
     external_id: str | None
-    faces: int
+    faces: Annotated[int, Meta(description="How many photos are enrolled.")]
     created_at: UnixTime
+
+
+class EnrolledFace(Struct):
+    id: int
+    created_at: UnixTime
+
+
+class PersonDetail(_Rules):
+    id: str
+    name: str
+    external_id: str | None
+    faces: Annotated[list[EnrolledFace], Meta(description="Oldest first.")]
+    created_at: UnixTime
+
+
+class PersonPatch(Struct, forbid_unknown_fields=True):
+    """What is absent stays; null takes a value away."""
+
+    name: str | UnsetType = UNSET
+    external_id: str | UnsetType | None = UNSET
+    group: str | UnsetType | None = UNSET
+    valid_from: Time | float | UnsetType | None = UNSET
+    valid_until: Time | float | UnsetType | None = UNSET
+    blocked: bool | UnsetType = UNSET
 
 
 class PersonPage(Struct):

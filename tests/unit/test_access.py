@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from edge_face import settings
-from edge_face.access import Access, Outcome
+from edge_face.access import Access, Outcome, is_allowed
 from edge_face.events import Box, Decision, FrameResult, Match, Person, Presence, TrackedFace
 
 KATYA = Person("katya", "Katya", "7")
@@ -33,6 +33,8 @@ class Scene:
     number: int = 0
     epoch: int = 0
     step_s: float = 0.1
+    date: float | None = None
+    """The wall clock."""
     decisions: list[Decision] = field(default_factory=list)
     presences: list[Presence] = field(default_factory=list)
 
@@ -42,7 +44,7 @@ class Scene:
         seen = tuple(TrackedFace(Box(10 * track, 0, 10 * track + 100, 100), 1.0, track) for track, _ in faces)
         grabbed_at = self.now - age_s
         result = FrameResult("front", self.number, self.epoch, grabbed_at, grabbed_at + 5e5, 640, 480, seen, {})
-        return self._keep(self.access.observe(result, [match for _, match in faces], self.now))
+        return self._keep(self.access.observe(result, [match for _, match in faces], self.now, self.date))
 
     def frames(self, count: int, *faces: tuple[int, Match | None]) -> None:
         for _ in range(count):
@@ -68,8 +70,8 @@ class Scene:
         return [(v.status, v.reason, v.person.name if v.person else None) for v in verdicts]
 
 
-def scene(**options: float) -> Scene:
-    return Scene(Access(settings.Decision(**options)))  # type: ignore[arg-type]
+def scene(*, date: float | None = None, **options: float) -> Scene:
+    return Scene(Access(settings.Decision(**options)), date=date)  # type: ignore[arg-type]
 
 
 PASS_KATYA = ("PASS", "match", "Katya")
@@ -412,7 +414,8 @@ def test_presence_counts_from_the_grab_not_from_a_late_look() -> None:
     assert s.presences == []
 
 
-looks = st.sampled_from([is_(KATYA), is_(ZERO), STRANGER, UNSURE, Match(), None])
+BARRED = Person("eve", "Eve", blocked=True)
+looks = st.sampled_from([is_(KATYA), is_(ZERO), is_(BARRED), STRANGER, UNSURE, Match(), None])
 steps = st.lists(
     st.tuples(
         st.lists(st.tuples(st.integers(1, 4), looks), max_size=3, unique_by=lambda face: face[0]),
@@ -443,8 +446,9 @@ def test_whatever_is_seen_the_rules_hold(
         for decision in s.decisions[before:]:
             verdict = decision.verdict
             if verdict.status != "PASS":
-                assert verdict.person is None
+                assert verdict.person == (BARRED if verdict.reason == "not_allowed" else None)
                 continue
+            assert verdict.person != BARRED
             person = verdict.person
             assert person is not None
             assert s.now - decision.grabbed_at <= 1.0
@@ -462,7 +466,7 @@ def test_whatever_is_seen_the_rules_hold(
                 assert shown.person is not None
                 assert shown.person.id in passes, "a viewer saw PASS before the decision"
             else:
-                assert shown.person is None
+                assert shown.person == (BARRED if shown.reason == "not_allowed" else None)
 
 
 @hypothesis_settings(max_examples=200, deadline=None)
@@ -499,3 +503,98 @@ def test_votes_do_not_outlive_an_interruption_and_visits_do() -> None:
     s.access.interrupted()
     s.frames(5, (1, is_(KATYA)), (2, STRANGER))
     assert s.told == [PASS_KATYA, UNKNOWN]
+
+
+BLOCKED = replace(KATYA, blocked=True)
+NOT_ALLOWED = ("REJECT", "not_allowed", "Katya")
+
+
+def test_a_blocked_person_is_named_and_not_let_in() -> None:
+    s = scene()
+    s.frame((1, is_(BLOCKED)))
+    outcome = s.frame((1, is_(BLOCKED)))
+    assert outcome.verdicts[0].person == BLOCKED
+    assert outcome.settled == {1}
+    s.frames(50, (1, is_(BLOCKED)))
+    s.frames(5, (1, STRANGER))
+    s.nobody(1)
+    s.frame((2, is_(BLOCKED)))  # a glimpse in the same visit
+    s.nobody(7)
+    assert s.told == [NOT_ALLOWED]
+    s.frames(3, (3, is_(BLOCKED)))
+    assert s.told == [NOT_ALLOWED] * 2
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "valid_until", "date", "allowed"),
+    [
+        (None, None, None, True),
+        (100.0, 200.0, 100.0, True),
+        (100.0, 200.0, 199.9, True),
+        (100.0, 200.0, 99.9, False),
+        (100.0, 200.0, 200.0, False),
+        (100.0, None, 1e9, True),
+        (None, 200.0, 0.0, True),
+        (None, 200.0, None, False),
+        (100.0, None, None, False),
+        (100.0, None, float("nan"), False),
+        (float("nan"), None, 150.0, False),
+        (None, float("nan"), 150.0, False),
+    ],
+)
+def test_who_may_pass_when(
+    valid_from: float | None, valid_until: float | None, date: float | None, allowed: bool
+) -> None:
+    person = replace(KATYA, valid_from=valid_from, valid_until=valid_until)
+    assert is_allowed(person, date) is allowed
+    assert not is_allowed(replace(person, blocked=True), date)
+    s = scene(date=date)
+    s.frames(3, (1, is_(person)))
+    assert s.told == [PASS_KATYA if allowed else NOT_ALLOWED]
+
+
+def test_whoever_loses_the_right_to_pass_while_here_is_told_of_and_may_get_it_back() -> None:
+    s = scene(cooldown=1.0)
+    s.frames(5, (1, is_(KATYA)))
+    s.access.people_changed({"katya": BLOCKED})
+    assert s.frame((1, None)).verdicts[0].status == "REJECT"
+    s.frames(20, (1, is_(BLOCKED)))
+    s.access.people_changed({"katya": KATYA})
+    s.frames(20, (1, is_(KATYA)))
+    assert s.told == [PASS_KATYA, NOT_ALLOWED, PASS_KATYA]
+
+
+def test_the_time_ends_while_somebody_stands_there() -> None:
+    person = replace(KATYA, valid_until=150.0)
+    s = scene(date=149.0)
+    s.frames(5, (1, is_(person)))
+    s.date = 150.0
+    outcome = s.frame((1, None))
+    assert outcome.verdicts[0].reason == "not_allowed"
+    s.frames(5, (1, is_(person)))
+    assert s.told == [PASS_KATYA, NOT_ALLOWED]
+
+
+def test_who_is_blocked_is_told_of_beside_somebody_who_passed_on_the_same_track() -> None:
+    s = scene()
+    s.frames(5, (1, is_(ZERO)))
+    s.frames(9, (1, is_(BLOCKED)))
+    assert s.told == [PASS_ZERO, NOT_ALLOWED]
+
+
+def test_votes_of_before_a_change_of_the_person_do_not_count() -> None:
+    s = scene()
+    s.frame((1, is_(KATYA)))
+    changed = replace(KATYA, faces=2)
+    s.access.people_changed({"katya": changed})
+    s.frame((1, is_(changed)))
+    assert s.told == []
+    s.frame((1, is_(changed)))
+    assert s.told == [PASS_KATYA]
+
+
+def test_a_blocked_person_who_passed_before_a_restart_does_not_pass_again() -> None:
+    s = scene()
+    s.access.remember("katya", s.now - 1)
+    s.frames(9, (1, is_(BLOCKED)))
+    assert s.told == [NOT_ALLOWED]

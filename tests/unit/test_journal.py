@@ -17,7 +17,7 @@ from edge_face.errors import StoreError
 from edge_face.events import Event
 from edge_face.journal import Given, Journal, Mark
 from edge_face.outbox import Missed
-from edge_face.store import Store, Target
+from edge_face.store import Changes, Store, Target
 from tests.support import publishing
 from tests.support.clock import HandClock
 from tests.support.disk import no_room
@@ -214,6 +214,17 @@ def test_who_is_removed_meanwhile_is_not_told_live(store: Store, journal: Journa
     assert journal.recover()
     assert store.backlog()["mqtt"].count == 1
     assert store.dropped() == {"mqtt": {"removed": 1}}
+
+
+def test_who_is_blocked_meanwhile_is_not_told_live(store: Store, journal: Journal, clock: HandClock) -> None:
+    store.add_faces("Katya", [np.zeros(128, np.float32)])
+    with full(store):
+        journal.record(event(), [Target("mqtt", clock.now + 5)])
+    store.update_person("katya", Changes(blocked=True))
+    assert journal.pending("mqtt") is None
+    assert journal.recover()
+    assert store.pending("mqtt") is None
+    assert store.dropped() == {"mqtt": {"blocked": 1}}
 
 
 def test_targets_are_forgotten_when_the_disk_is_back(store: Store, journal: Journal, memory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edge_face.errors import StoreError
 from edge_face.events import Event
-from edge_face.store import Store, Target
+from edge_face.store import Changes, Store, Target
 from tests.support import publishing
 from tests.support.clock import HandClock
 
@@ -182,6 +183,45 @@ def test_of_a_removed_person_nothing_more_goes_out_live(store: Store, clock: Han
     kept = store.pending("csv")
     assert kept is not None
     assert store.dropped()["mqtt"] == {"removed": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [Changes(blocked=True), Changes(valid_until=900.0), Changes(valid_from=1_800_000_000.0)],
+    ids=["blocked", "over", "not yet"],
+)
+def test_a_pass_of_who_may_not_pass_any_more_does_not_go_out_live(
+    store: Store, clock: HandClock, changes: Changes
+) -> None:
+    store.add_faces("Katya", [np.zeros(128, np.float32)])
+    live, history = Target("mqtt", clock.now + 5), Target("csv")
+    store.record(event(), [live, history])
+    store.record(replace(event(), status="REJECT", reason="not_allowed"), [live])
+    store.update_person("katya", changes)
+    store.record(event(), [live, history])  # decided just before
+    item = store.pending("mqtt")
+    assert item is not None
+    assert item.payload["status"] == "REJECT"
+    store.done("mqtt", item.seq)
+    assert store.pending("mqtt") is None
+    assert store.backlog()["csv"].count == 2
+    assert store.dropped()["mqtt"] == {"blocked": 1}
+
+
+def test_a_pass_within_the_time_goes_out(store: Store, clock: HandClock) -> None:
+    """Decided at the very beginning, from a frame of just before; told when the time is just over."""
+    store.add_faces("Katya", [np.zeros(128, np.float32)])
+    store.update_person("katya", Changes(valid_from=1000.0, valid_until=1001.0))
+    clock.date = 1001.5
+    store.record(event(timestamp=999.9), [Target("mqtt", clock.now + 5)])
+    assert store.pending("mqtt") is not None
+
+
+def test_a_pass_due_to_a_face_that_was_erased_does_not_go_out(store: Store, clock: HandClock) -> None:
+    store.add_faces("Katya", [np.zeros(128, np.float32), np.ones(128, np.float32)])
+    store.record(event(), [Target("mqtt", clock.now + 5)])
+    store.remove_face("katya", store.faces("katya")[0].id)
+    assert store.pending("mqtt") is None
 
 
 def test_recent_passes_are_those_of_this_boot(path: Path, clock: HandClock) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
-from edge_face.store import Store
+from edge_face.store import Changes, Store
 from tests.support.clock import HandClock
 
 
@@ -41,7 +41,7 @@ def test_an_external_id_belongs_to_one_person(store: Store) -> None:
     with pytest.raises(ConflictError, match="Katya"):
         store.add_faces("Zero", [face(3)], "123")
     assert store.person("Zero") is None, "nothing of the refused person is kept"
-    store.update_person("katya", external_id="")
+    store.update_person("katya", Changes(external_id=""))
     assert store.add_faces("Zero", [], "123").external_id == "123"
 
 
@@ -85,7 +85,7 @@ def test_a_key_that_means_two_people_removes_neither(store: Store) -> None:
 
 def test_a_new_id_is_never_somebody_else_s_name(store: Store) -> None:
     store.add_faces("Anna", [])
-    store.update_person("anna", name="katya")
+    store.update_person("anna", Changes(name="katya"))
     assert store.add_faces("Katya", []).id == "katya-2"
     assert store.remove("katya").id == "anna"
 
@@ -118,14 +118,14 @@ def test_one_face_can_be_removed(store: Store) -> None:
 def test_a_person_can_be_renamed_and_keeps_the_id(store: Store) -> None:
     store.add_faces("Katya", [face(1)])
     store.add_faces("Zero", [], "9")
-    assert store.update_person("Katya", name="Katya Petrova", external_id="8").id == "katya"
+    assert store.update_person("Katya", Changes(name="Katya Petrova", external_id="8")).id == "katya"
     with pytest.raises(ConflictError):
-        store.update_person("katya", name="Zero")
+        store.update_person("katya", Changes(name="Zero"))
     with pytest.raises(ConflictError):
-        store.update_person("katya", external_id="9")
+        store.update_person("katya", Changes(external_id="9"))
     with pytest.raises(NotFoundError):
-        store.update_person("nobody", name="x")
-    assert store.person("Katya Petrova") == store.update_person("katya")
+        store.update_person("nobody", Changes(name="x"))
+    assert store.person("Katya Petrova") == store.update_person("katya", Changes())
 
 
 def test_people_are_listed_in_pages_and_found(store: Store) -> None:
@@ -184,7 +184,7 @@ def test_another_process_sees_every_change_by_the_revision(store: Store, path: P
     changes: tuple[Callable[[], Person], ...] = (
         lambda: store.add_faces("Katya", [face(1)]),
         lambda: store.add_faces("Katya", [face(2)]),
-        lambda: store.update_person("Katya", name="Katja"),
+        lambda: store.update_person("Katya", Changes(name="Katja")),
         lambda: store.remove_face("katya", store.faces("katya")[0].id),
         lambda: store.remove("Katja"),
     )
