@@ -15,11 +15,12 @@ from typing import Any
 from edge_face import __version__, outputs, retention
 from edge_face.backends import Backends
 from edge_face.bus import Bus
+from edge_face.cameras import Cameras
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
 from edge_face.database import StoreThread, lock_for_daemon
 from edge_face.errors import StoreError
-from edge_face.events import CameraStatus, Event, FrameView, Presence
+from edge_face.events import Event, FrameView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.journal import Journal
@@ -103,15 +104,18 @@ class Daemon:
                 if camera in self._gates:
                     self._gates[camera].remember(person_id, min(passed_at, now))
 
+            cameras = Cameras(self._gates, self._cameras, self._views, store, thread, self._clock, self._on_state)
+
             photos = PhotoProcess(config.engine, config.log.level, backends=self._backends)
             stack.push_async_callback(photos.close)
             people = People(photos, self._roster, config.decision, self._date)
             if self._prepare:
                 await self._prepare(people)
 
-            sinks = outputs.build(config, self._clock)
+            sinks = outputs.build(config, self._clock, cameras.pause_all)
             self._publisher = Publisher(journal, thread, sinks, self._clock)
             self._break_off = self._publisher.people_changed
+            await cameras.restore()
 
             tokens = Tokens(store, self._clock)
             self._admin = await self._admin_token(tokens, thread)
@@ -123,6 +127,7 @@ class Daemon:
                     thread=thread,
                     tokens=tokens,
                     views=self._views,
+                    cameras=cameras,
                     health=self.health,
                     status=self.status,
                     pseudonym_key=await self._pseudonym_key(store, thread),
@@ -139,7 +144,7 @@ class Daemon:
                 broker=config.mqtt.host,
                 cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
             )
-            await self._work(store, thread, tokens)
+            await self._work(store, thread, tokens, cameras)
 
     async def _admin_token(self, tokens: Tokens, thread: StoreThread) -> str:
         """Empty while there is none and none can be written: the gate works without the API."""
@@ -156,7 +161,7 @@ class Daemon:
             _log.error("pseudonyms last until the next start only: %s", error)
             return os.urandom(32)
 
-    async def _work(self, store: Store, thread: StoreThread, tokens: Tokens) -> None:
+    async def _work(self, store: Store, thread: StoreThread, tokens: Tokens, cameras: Cameras) -> None:
         async with asyncio.TaskGroup() as group:
             services = [
                 group.create_task(_endless(name, service), name=name)
@@ -169,17 +174,18 @@ class Daemon:
                     ("backlog", self._watch_backlog(store, thread)),
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
+                    ("pauses", cameras.watch()),
                 )
             ]
-            cameras = group.create_task(self._watch_cameras(), name="cameras")
+            watching = group.create_task(self._watch_cameras(), name="cameras")
             stopped = group.create_task(self._stop.wait(), name="stop")
-            await asyncio.wait((cameras, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 _log.info("every clip has ended")
                 await self._announcements.join()
                 await self._publisher.drain(2 * self._config.decision.event_ttl + 5)
             self._views.close()
-            for task in (*services, cameras, stopped):
+            for task in (*services, watching, stopped):
                 task.cancel()
 
     def _date(self) -> float | None:
@@ -216,6 +222,7 @@ class Daemon:
                     "id": camera,
                     "state": process.status.state,
                     "detail": process.status.detail,
+                    "paused": self._gates[camera].paused,
                     "backend": process.backend,
                     "detector": process.detector,
                     "refused_backends": dict(process.refused),
@@ -275,7 +282,7 @@ class Daemon:
         for camera in self._cameras.values():
             camera.want_jpeg(wanted)
 
-    def _on_state(self, change: Presence | CameraStatus) -> None:
+    def _on_state(self, change: State) -> None:
         self._publisher.state(change)
 
     def _announce(self, event: Event, deadline: float) -> None:

@@ -195,6 +195,27 @@ class CameraStatus:
     detail: str = ""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """A camera's picture as JPEG. `grabbed_at`: seconds of `Clock.monotonic`; `timestamp`: Unix seconds."""
+
+    jpeg: bytes
+    grabbed_at: float
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Whether a camera's recognition is off."""
+
+    camera: str
+    paused: bool
+
+
+State = Presence | CameraStatus | Pause
+"""What is told of a camera beside events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Liveness:
     level: str = "off"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge_face import settings
 from edge_face.access import Access, Outcome
 from edge_face.bus import Bus
 from edge_face.clock import Clock
-from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, Presence, uuid7
+from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, State, uuid7
 from edge_face.gallery import Gallery
 from edge_face.metrics import Meter
 
@@ -32,7 +33,7 @@ class Gate:
         clock: Clock,
         views: Bus[FrameView],
         announce: Callable[[Event, float], None],
-        on_state: Callable[[Presence | CameraStatus], None],
+        on_state: Callable[[State], None],
         on_settled: Callable[[frozenset[int]], None],
         *,
         clock_synced: Callable[[], bool],
@@ -51,6 +52,7 @@ class Gate:
         self._clock_synced = clock_synced
         self._demo = demo
         self._gallery = Gallery.empty()
+        self.paused = False
         self.meter = Meter()
         self.decisions: Counter[str] = Counter()
 
@@ -60,7 +62,17 @@ class Gate:
         self._settled = frozenset()
         self._on_settled(self._settled)
 
+    def pause(self, paused: bool) -> None:
+        """Recognition off or on. Whoever is in view is nobody then, and nothing is told of them; later they are new."""
+        if paused and not self.paused:
+            self._access.end_visits(self._clock.monotonic())
+            self.paused = paused
+            self.tick()
+        self.paused = paused
+
     def on_frame(self, result: FrameResult) -> None:
+        if self.paused and result.faces:  # of before the child heard of it
+            result = replace(result, faces=())
         found = iter(self._gallery.match([face.encoding for face in result.faces if face.encoding is not None]))
         matches = [None if face.encoding is None else next(found) for face in result.faces]
         now = self._clock.monotonic()

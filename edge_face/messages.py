@@ -49,6 +49,18 @@ class WantJpeg:
 
 
 @dataclass(frozen=True, slots=True)
+class WantPicture:
+    """The next frame carries its picture in good quality, whether frames are watched or not; once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseWork:
+    """Whether frames are merely passed on, and nobody is looked for in them."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """Tracks that need no further look, so that they are encoded only now and then. Replaces what was said before."""
 
@@ -119,7 +131,7 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | WantJpeg | Settled | Photo
+ToChild = CameraJob | PhotoJob | WantJpeg | WantPicture | PauseWork | Settled | Photo
 FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}

@@ -112,6 +112,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE people ADD COLUMN valid_until REAL;
     ALTER TABLE people ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0 CHECK (blocked IN (0, 1));
     """,
+    # 4: cameras whose recognition is off
+    """
+    CREATE TABLE paused_cameras (camera TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_face.clock import Clock
@@ -12,11 +13,11 @@ from edge_face.sinks.mqtt import MqttSink
 from edge_face.sinks.webhook import WebhookSink
 
 
-def build(config: Config, clock: Clock) -> list[Sink]:
-    """What is not configured is simply not there."""
+def build(config: Config, clock: Clock, on_pause: Callable[[bool], None]) -> list[Sink]:
+    """What is not configured is simply not there. `on_pause`: called when a pause is asked for by MQTT."""
     sinks: list[Sink] = []
     if config.mqtt.host:
-        sinks.append(MqttSink(config.mqtt, config.node.id, tuple(config.cameras), clock))
+        sinks.append(MqttSink(config.mqtt, config.node.id, tuple(config.cameras), clock, on_pause=on_pause))
     sinks += [WebhookSink(id, hook, clock) for id, hook in config.webhooks.items()]
     if config.attendance.csv:
         sinks.append(CsvSink(Path(config.attendance.csv), unknown=config.attendance.unknown))

@@ -45,6 +45,7 @@ class _Status(Collector):
 
 def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     up = GaugeMetricFamily("edge_face_camera_up", "1 while the camera gives frames.", labels=["camera"])
+    paused = GaugeMetricFamily("edge_face_camera_paused", "1 while recognition is off.", labels=["camera"])
     frames = CounterMetricFamily("edge_face_frames", "Frames judged.", labels=["camera"])
     dropped = CounterMetricFamily("edge_face_frames_dropped", "Frames that newer ones replaced.", labels=["camera"])
     restarts = CounterMetricFamily("edge_face_camera_restarts", "Starts of the child after its end.", labels=["camera"])
@@ -65,6 +66,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     for camera in cameras:
         name = camera["id"]
         up.add_metric([name], float(camera["state"] == "ok"))
+        paused.add_metric([name], float(camera["paused"]))
         frames.add_metric([name], camera["frames"])
         dropped.add_metric([name], camera["dropped"])
         restarts.add_metric([name], camera["restarts"])
@@ -79,7 +81,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
                 stages.add_metric([name, stage, _quantile(quantile)], took_ms / 1000)
         for backend in camera["refused_backends"]:
             refused.add_metric([name, backend], 1)
-    yield from (up, frames, dropped, restarts, outgrown, memory, decisions, latency, stages, refused)
+    yield from (up, paused, frames, dropped, restarts, outgrown, memory, decisions, latency, stages, refused)
 
 
 def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
-from edge_face.events import CameraStatus, Event, Presence
+from edge_face.events import Event, State
 from edge_face.journal import Storage
 from edge_face.outbox import OutboxItem, Target
 
@@ -80,7 +80,7 @@ class Sink(Protocol):
         `late`: the event has expired, and the payload says so.
         """
 
-    def state(self, change: Presence | CameraStatus) -> None:
+    def state(self, change: State) -> None:
         """Take note of a state; returns at once. Only the newest of each kind and camera counts."""
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class Publisher:
             lane.wake()
         return numbered
 
-    def state(self, change: Presence | CameraStatus) -> None:
+    def state(self, change: State) -> None:
         for lane in self._lanes:
             lane.sink.state(change)
 

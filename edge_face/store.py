@@ -185,6 +185,16 @@ class Store(EventStore):
         self.scrub_log()
         return person
 
+    def paused_cameras(self) -> set[str]:
+        """Whose recognition is off."""
+        with self.reading() as db:
+            return {row[0] for row in db.execute("SELECT camera FROM paused_cameras")}
+
+    def set_paused(self, camera: str, paused: bool) -> None:
+        change = "INSERT OR IGNORE INTO paused_cameras VALUES (?)"
+        with self.writing() as db:
+            db.execute(change if paused else "DELETE FROM paused_cameras WHERE camera = ?", (camera,))
+
     def gallery_revision(self) -> int:
         """Grows with every change of people or templates, by whichever process; cheap enough to ask every second."""
         with self.reading() as db:

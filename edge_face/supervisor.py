@@ -87,6 +87,7 @@ class CameraProcess:
         self._refused: tuple[tuple[str, str], ...] = ()
         self._child: Child | None = None
         self._want_jpeg = False
+        self._paused = False
         self._settled: tuple[int, ...] = ()
         self._next_track = 1
         self._changes: deque[float] = deque(maxlen=10)
@@ -123,6 +124,17 @@ class CameraProcess:
             self._want_jpeg = wanted
             if self._child:
                 self._child.send(messages.WantJpeg(wanted))
+
+    def want_picture(self) -> None:
+        """The next frame carries its picture."""
+        if self._child:
+            self._child.send(messages.WantPicture())
+
+    def pause(self, paused: bool) -> None:
+        """Whether the child looks for faces; frames go on."""
+        self._paused = paused
+        if self._child:
+            self._child.send(messages.PauseWork(paused))
 
     def settled(self, tracks: Collection[int]) -> None:
         self._settled = tuple(sorted(tracks))
@@ -163,6 +175,7 @@ class CameraProcess:
             self._refused = ready.refused
             try:
                 child.send(messages.WantJpeg(self._want_jpeg))
+                child.send(messages.PauseWork(self._paused))
                 child.send(Settled(self._settled))
                 while self.status.state != "ended":
                     self._take(await self._next(child))

@@ -27,11 +27,12 @@ from edge_face.capture import CameraThread, Frame, ThreadState
 from edge_face.clock import SystemClock
 from edge_face.engine import Engine
 from edge_face.errors import EdgeFaceError, ImageError
-from edge_face.events import Box, Face, FrameResult
+from edge_face.events import Box, Face, FrameResult, TrackedFace
 from edge_face.messages import (
     CameraJob,
     Channel,
     Failed,
+    PauseWork,
     Photo,
     PhotoJob,
     PhotoResult,
@@ -40,6 +41,7 @@ from edge_face.messages import (
     SourceState,
     Trying,
     WantJpeg,
+    WantPicture,
 )
 from edge_face.sources import open_source
 from edge_face.vision import models
@@ -48,6 +50,8 @@ _log = logging.getLogger("edge_face.worker")
 
 STATE_EVERY_S = 0.5
 """How often a camera's child tells its state, with or without frames."""
+PICTURE_QUALITY = 95
+"""Of a single picture, from which somebody may be enrolled."""
 _PHOTO_NICE = 10
 """Photos may take longer when a camera needs the processor."""
 _CAMERA_SCORE, _PHOTO_SCORE = 200, 800
@@ -63,6 +67,9 @@ class CameraLoop:
         self._channel = channel
         self._clock = SystemClock()
         self._want_jpeg = threading.Event()
+        self._want_picture = threading.Event()
+        self._paused = threading.Event()
+        self._was_paused = False
         self._told = ""
         self._state_due = 0.0
 
@@ -108,7 +115,15 @@ class CameraLoop:
             self._channel.send(SourceState(state.name, state.detail, state.blocked_s))
 
     def _judge(self, engine: Engine, frame: Frame) -> FrameResult:
-        faces, stages_ms = engine.process(frame.image, frame.grabbed_at)
+        faces: tuple[TrackedFace, ...] = ()
+        stages_ms: dict[str, float] = {}
+        if self._paused.is_set():
+            self._was_paused = True
+        else:
+            if self._was_paused:
+                engine.reset()
+                self._was_paused = False
+            faces, stages_ms = engine.process(frame.image, frame.grabbed_at)
         height, width = frame.image.shape[:2]
         return FrameResult(
             camera=self._job.camera,
@@ -121,8 +136,14 @@ class CameraLoop:
             faces=faces,
             stages_ms=stages_ms,
             dropped=frame.dropped,
-            jpeg=_jpeg(frame.image, self._job.jpeg_quality) if self._want_jpeg.is_set() else None,
+            jpeg=self._picture(frame),
         )
+
+    def _picture(self, frame: Frame) -> bytes | None:
+        if self._want_picture.is_set():
+            self._want_picture.clear()
+            return _jpeg(frame.image, max(PICTURE_QUALITY, self._job.jpeg_quality))
+        return _jpeg(frame.image, self._job.jpeg_quality) if self._want_jpeg.is_set() else None
 
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -130,6 +151,10 @@ class CameraLoop:
                 message = self._channel.receive()
                 if isinstance(message, WantJpeg):
                     (self._want_jpeg.set if message.wanted else self._want_jpeg.clear)()
+                elif isinstance(message, WantPicture):
+                    self._want_picture.set()
+                elif isinstance(message, PauseWork):
+                    (self._paused.set if message.paused else self._paused.clear)()
                 elif isinstance(message, Settled):
                     self._engine.settled(message.tracks)
         os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process

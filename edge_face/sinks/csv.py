@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_face.database import sync_folder
-from edge_face.events import CameraStatus, Event, Presence
+from edge_face.events import Event, State
 from edge_face.publish import RetryLater
 
 HEADER = ("Name", "Timestamp")
@@ -44,7 +44,7 @@ class CsvSink:
             raise RetryLater(f"{self._path} cannot be written: {error.strerror}") from error
         self._after_start = False
 
-    def state(self, change: Presence | CameraStatus) -> None:
+    def state(self, change: State) -> None:
         """The file is about visits only."""
 
     async def run(self) -> None:

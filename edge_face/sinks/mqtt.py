@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError
-from edge_face.events import CameraStatus, Event, Presence
+from edge_face.events import Event, Pause, Presence, State
 from edge_face.publish import AskAgain, Refused, RetryLater
 from edge_face.settings import Config, Mqtt
+from edge_face.sinks.mqtt_commands import Commands
 from edge_face.sinks.mqtt_link import Link, LinkLost, PublishRefused
 from edge_face.slugs import slug
 
@@ -39,13 +40,22 @@ class MqttSink:
     """Whatever listens there may move a door."""
 
     def __init__(
-        self, config: Mqtt, node: str, cameras: Sequence[str], clock: Clock, *, retry_s: float = RETRY_S
+        self,
+        config: Mqtt,
+        node: str,
+        cameras: Sequence[str],
+        clock: Clock,
+        *,
+        on_pause: Callable[[bool], None],
+        retry_s: float = RETRY_S,
     ) -> None:
+        """`on_pause`: called with what was asked by MQTT, on the event loop."""
         self._config = config
         self._clock = clock
         self._retry_s = retry_s
         self._client_id = f"edge-face-{slug(node)}"
         self._base = f"edge-face/{slug(node)}"
+        self._commands = Commands(self._base, on_pause)
         self._status_topic = f"{self._base}/status"
         self._link: Link | None = None
         self._up = asyncio.Event()
@@ -83,8 +93,10 @@ class MqttSink:
             link.abort()  # the caller's time is up: nothing of it may leave this machine any more
             raise
 
-    def state(self, change: Presence | CameraStatus) -> None:
-        if isinstance(change, Presence):
+    def state(self, change: State) -> None:
+        if isinstance(change, Pause):
+            topic, value = self._topic(change.camera, "paused"), b"ON" if change.paused else b"OFF"
+        elif isinstance(change, Presence):
             topic, value = self._topic(change.camera, "presence"), _json(change.payload())
         elif change.state in _CAMERA_STATES:
             topic, value = self._topic(change.camera, "camera"), _CAMERA_STATES[change.state].encode()
@@ -124,11 +136,14 @@ class MqttSink:
         """One connection. Ends by raising LinkLost."""
         await link.open()
         await self._send_retained(link, self._status_topic, b"online")
+        await self._commands.subscribe(link, version_5=self._config.version == "5")
         self._tell(logging.INFO, f"connected to the {link.where}")
         link.lost.add_done_callback(lambda _: self._changed.set())
         self._unsent = dict.fromkeys(self._states)
         self._link = link
         self._up.set()
+        listening = asyncio.create_task(self._commands.listen(link))
+        listening.add_done_callback(lambda _: self._changed.set())
         try:
             while True:
                 self._changed.clear()
@@ -137,8 +152,11 @@ class MqttSink:
                     del self._unsent[topic]
                     await self._send_retained(link, topic, self._states[topic])
                 link.check()
+                if listening.done():
+                    listening.result()  # raises what must not happen, and so ends the process
                 await self._changed.wait()
         finally:
+            listening.cancel()
             self._up.clear()
             self._link = None
 

@@ -20,7 +20,7 @@ from aiohttp.typedefs import LooseHeaders
 from edge_face import __version__
 from edge_face.clock import Clock
 from edge_face.errors import ConfigError, EdgeFaceError
-from edge_face.events import CameraStatus, Event, Presence, uuid7
+from edge_face.events import Event, State, uuid7
 from edge_face.publish import Refused, RetryLater, SwitchedOff
 from edge_face.settings import Webhook
 
@@ -116,7 +116,7 @@ class WebhookSink:
             )
         return self._session
 
-    def state(self, change: Presence | CameraStatus) -> None:
+    def state(self, change: State) -> None:
         """Webhooks are about events only."""
 
     async def run(self) -> None:

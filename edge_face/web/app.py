@@ -9,11 +9,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from edge_face import prometheus
+from edge_face import prometheus, settings
 from edge_face.errors import EdgeFaceError
 from edge_face.web import dropin
 from edge_face.web.apidocs import ApiDocs
 from edge_face.web.auth import Guard
+from edge_face.web.cameras import CamerasApi
 from edge_face.web.dropin import DropIn
 from edge_face.web.events import EventsApi
 from edge_face.web.people import PeopleApi, PhotoWork
@@ -36,14 +37,15 @@ _METRICS = Spec("The same for Prometheus", media=(prometheus.CONTENT_TYPE.partit
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "edge-face"}
 
 
-def build_app(services: Services, host: str = "127.0.0.1") -> web.Application:
-    """Everything on the one port. `host` is the address that the server listens on."""
-    guard = Guard(services.role_of, host, services.clock)
+def build_app(services: Services, config: settings.Config) -> web.Application:
+    """Everything on the one port."""
+    guard = Guard(services.role_of, config.api.host, services.clock)
     stream = FrameStream(services.views, services.on_viewers, guard.still_valid)
     work = PhotoWork(services.people)
     parts: tuple[Part, ...] = (
         StatusApi(services),
         PeopleApi(work),
+        CamerasApi(services.cameras, work, config.decision.max_age),
         EventsApi(services.store, services.thread),
         stream,
         guard.tickets,

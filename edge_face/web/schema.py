@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from edge_face.events import CameraState
 from edge_face.queries import MAX_LIMIT
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most items of a page.")]
@@ -49,6 +50,12 @@ class StreamQuery(Struct):
 
 
 class EnrolForm(Struct):
+    name: str
+    external_id: str | None = None
+    force: Annotated[bool, Meta(description="Also a face that would pass as somebody else.")] = False
+
+
+class EnrolView(Struct, forbid_unknown_fields=True):
     name: str
     external_id: str | None = None
     force: Annotated[bool, Meta(description="Also a face that would pass as somebody else.")] = False
@@ -108,6 +115,18 @@ class PersonPatch(Struct, forbid_unknown_fields=True):
 class PersonPage(Struct):
     items: list[Person]
     next_cursor: str | None
+
+
+class Camera(Struct):
+    id: str
+    state: CameraState
+    detail: Annotated[str, Meta(description="What it is, or why it is lost.")]
+    paused: Annotated[bool, Meta(description="Recognition is off.")]
+
+
+class CameraPage(Struct):
+    items: list[Camera]
+    next_cursor: None
 
 
 class FileReport(Struct):

@@ -31,7 +31,7 @@ class Server:
     def __init__(self, config: settings.Config, services: Services) -> None:
         self._api = config.api
         self._legacy = config.stream.legacy_port
-        self._app = build_app(services, config.api.host)
+        self._app = build_app(services, config)
         self._listeners: list[_Listener] = []
         self.port = 0
         self.legacy_port: int | None = None

@@ -11,7 +11,7 @@ from aiohttp import web
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock
 from edge_face.database import StoreThread
-from edge_face.events import FrameView
+from edge_face.events import FrameView, Snapshot
 from edge_face.outbox import Missed, Page
 from edge_face.people import People
 from edge_face.tokens import Role
@@ -50,6 +50,16 @@ class EventReader(Protocol):
     def missed(self, since: float | None = None, until: float | None = None) -> list[Missed]: ...
 
 
+class CameraControl(Protocol):
+    """Runs on the event loop; raises NotFoundError for a camera that is not there."""
+
+    def list(self) -> list[dict[str, Any]]: ...
+    def describe(self, camera: str) -> dict[str, Any]: ...
+    async def picture(self, camera: str) -> Snapshot: ...
+    def age_s(self, picture: Snapshot) -> float: ...
+    async def pause(self, camera: str, paused: bool) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """`failed`: no decision can be made, as no camera or no engine works. `degraded`: something is amiss."""
@@ -67,6 +77,7 @@ class Services:
     thread: StoreThread
     tokens: TokenReader
     views: Bus[FrameView]
+    cameras: CameraControl
     health: Callable[[], Health]
     status: Callable[[], dict[str, Any]]
     pseudonym_key: bytes

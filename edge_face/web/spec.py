@@ -44,6 +44,7 @@ class Spec:
     form: type[Struct] | None = None
     files: FileField | None = None
     body: type[Struct] | None = None
+    """As JSON; with `form` either will do."""
     media: tuple[str, ...] = ()
     others: Mapping[int, Any] = field(default_factory=dict)
     """Replies of other statuses that are no errors, and their types."""
@@ -146,10 +147,9 @@ class _Operation:
 
     def _request_body(self) -> dict[str, Any] | None:
         spec = self._spec
-        if spec.body is not None:
-            return {JSON: {"schema": self._named[_key(spec.body)]}}
+        content = {} if spec.body is None else {JSON: {"schema": self._named[_key(spec.body)]}}
         if spec.form is None and spec.files is None:
-            return None
+            return content or None
         fields = self._components[_name(spec.form)] if spec.form else {"properties": {}, "required": []}
         properties = {name: _without_null(schema) for name, schema in fields["properties"].items()}
         required = list(fields.get("required", ()))
@@ -160,7 +160,7 @@ class _Operation:
             required.append(spec.files.names[0])
         schema = {"type": "object", "properties": properties, "required": required}
         kinds = ["multipart/form-data"] if spec.files else ["multipart/form-data", "application/x-www-form-urlencoded"]
-        return {kind: {"schema": schema} for kind in kinds}
+        return content | {kind: {"schema": schema} for kind in kinds}
 
     def _responses(self) -> dict[str, Any]:
         spec = self._spec

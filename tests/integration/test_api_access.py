@@ -22,6 +22,9 @@ ADMIN_ONLY = [
     ("POST", "/api/v1/people"),
     ("POST", "/api/v1/people/batch"),
     ("POST", "/api/v1/recognize"),
+    ("POST", "/api/v1/cameras/front/pause"),
+    ("POST", "/api/v1/cameras/front/resume"),
+    ("POST", "/api/v1/cameras/front/enroll"),
     ("PATCH", "/api/v1/people/katya"),
     ("DELETE", "/api/v1/people/katya"),
     ("POST", "/api/v1/people/katya/faces"),
@@ -32,6 +35,8 @@ VIEWERS_TOO = [
     ("GET", "/api/v1/status"),
     ("GET", "/metrics"),
     ("GET", "/api/v1/people"),
+    ("GET", "/api/v1/cameras"),
+    ("GET", "/api/v1/cameras/front/snapshot.jpg"),
     ("GET", "/api/v1/people/katya"),
     ("GET", "/api/v1/events"),
     ("POST", "/api/v1/tickets"),
@@ -61,7 +66,7 @@ def test_every_route_is_in_the_tables(tmp_path: Path) -> None:
 
 
 def _as_declared(path: str) -> str:
-    return path.replace("katya", "{id}").replace("/faces/1", "/faces/{face_id}")
+    return path.replace("katya", "{id}").replace("/front/", "/{id}/").replace("/faces/1", "/faces/{face_id}")
 
 
 @pytest.mark.parametrize(("method", "path"), ADMIN_ONLY + VIEWERS_TOO)

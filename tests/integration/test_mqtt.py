@@ -8,7 +8,7 @@ import gc
 import json
 import logging
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,9 +37,14 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @asynccontextmanager
 async def gate(
-    path: Path, options: Mqtt, *, connected: bool = True, retry_s: float = 0.2
+    path: Path,
+    options: Mqtt,
+    *,
+    connected: bool = True,
+    retry_s: float = 0.2,
+    on_pause: Callable[[bool], None] = lambda _paused: None,
 ) -> AsyncIterator[tuple[MqttSink, Publisher]]:
-    sink = MqttSink(options, "gate-1", ("front",), CLOCK, retry_s=retry_s)
+    sink = MqttSink(options, "gate-1", ("front",), CLOCK, on_pause=on_pause, retry_s=retry_s)
     async with publishing(path / "edge-face.db", sink) as publisher:
         if connected:
             await until(lambda: sink.healthy)

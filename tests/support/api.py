@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,20 @@ from edge_face import settings
 from edge_face.bus import Bus
 from edge_face.clock import SystemClock
 from edge_face.database import StoreThread
-from edge_face.errors import ImageError
-from edge_face.events import Box, Encoding, Event, Face, FrameResult, FrameView, Match, Person, Quality, Verdict
+from edge_face.errors import CaptureError, ImageError, NotFoundError
+from edge_face.events import (
+    Box,
+    Encoding,
+    Event,
+    Face,
+    FrameResult,
+    FrameView,
+    Match,
+    Person,
+    Quality,
+    Snapshot,
+    Verdict,
+)
 from edge_face.messages import PhotoResult
 from edge_face.people import People, PhotoReader
 from edge_face.roster import StoreRoster
@@ -35,7 +47,7 @@ STATUS: dict[str, Any] = {
     "node": "gate-1", "version": "1", "people": 2, "faces": 3, "uptime_s": 4.5, "clock": "synced",
     "cameras": [
         {
-            "id": "front", "state": "ok", "frames": 10, "dropped": 1, "restarts": 2, "outgrown": 1,
+            "id": "front", "state": "ok", "paused": False, "frames": 10, "dropped": 1, "restarts": 2, "outgrown": 1,
             "memory_mib": 125.5, "decisions": {"match": 2},
             "latency_ms": {"p50": 80.0, "p95": 90.0, "p99": 95.0}, "stages_ms": {"detect": {"p50": 20.0}},
             "refused_backends": {"onnxruntime": "It returns no numbers."},
@@ -59,7 +71,10 @@ def face(seed: int, left: int = 10, width: int = 100) -> Face:
 
 @dataclass
 class PreparedPhotos:
-    """Knows a few "photos" by their bytes: `face 3`, `nobody`, `crowd`, `huge`, `heic`; anything else is no picture."""
+    """Knows a few "photos" by their bytes: `face 3`, `nobody`, `crowd`, `blurred`, `huge`, `heic`.
+
+    Anything else is no picture.
+    """
 
     asked: int = 0
 
@@ -72,10 +87,42 @@ class PreparedPhotos:
             return PhotoResult(self.asked, 640, 480)
         if word == "crowd":
             return PhotoResult(self.asked, 640, 480, (face(1), face(2, left=200)))
+        if word == "blurred":
+            return PhotoResult(self.asked, 640, 480, (replace(face(1), flaws=("it is blurred",)),))
         if word == "bug":
             raise ZeroDivisionError
         codes = {"huge": "too_large", "heic": "unsupported_format"}
         raise ImageError("This is not a picture.", codes.get(word, "bad_image"))
+
+
+@dataclass
+class PreparedCameras:
+    """One camera, `front`, whose picture a test may change; None: it is lost."""
+
+    jpeg: bytes | None = SOI + b"face 1"
+    old_s: float = 0.0
+    paused: bool = False
+
+    def describe(self, camera: str) -> dict[str, Any]:
+        if camera != "front":
+            raise NotFoundError(f"There is no camera {camera}")
+        return {"id": camera, "state": "ok" if self.jpeg else "lost", "detail": "", "paused": self.paused}
+
+    async def picture(self, camera: str) -> Snapshot:
+        self.describe(camera)
+        if self.jpeg is None:
+            raise CaptureError("It gives no pictures", "camera_lost")
+        return Snapshot(self.jpeg, 0.0, 0.0)
+
+    def age_s(self, _picture: Snapshot) -> float:
+        return self.old_s
+
+    async def pause(self, camera: str, paused: bool) -> None:
+        self.describe(camera)
+        self.paused = paused
+
+    def list(self) -> list[dict[str, Any]]:
+        return [self.describe("front")]
 
 
 def view(number: int = 1, jpeg: bytes | None = b"\xff\xd8 picture") -> FrameView:
@@ -104,6 +151,7 @@ class Api:
     viewer: str
     viewer_id: int
     health: Health
+    cameras: PreparedCameras
     wanted: list[bool] = field(default_factory=list)
     """What `on_viewers` was told."""
 
@@ -151,6 +199,7 @@ async def running(
     viewer_id, viewer = tokens.new("viewer")
     views: Bus[FrameView] = Bus()
     wanted: list[bool] = []
+    cameras = PreparedCameras()
     config = config or settings.Config(api=settings.Api(port=0))
     async with aiohttp.ClientSession() as session:
         services = Services(
@@ -159,13 +208,16 @@ async def running(
             thread=thread,
             tokens=tokens,
             views=views,
+            cameras=cameras,
             health=lambda: api.health,
             status=lambda: STATUS,
             pseudonym_key=KEY,
             on_viewers=wanted.append,
         )
         server = Server(config, services)
-        api = Api(server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), wanted)
+        api = Api(
+            server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), cameras, wanted
+        )
         try:
             await server.start()
             yield api

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_face.clock import SystemClock
-from edge_face.events import CameraStatus, Event, Presence, uuid7
+from edge_face.events import Event, State, uuid7
 from edge_face.journal import Journal
 from edge_face.publish import Publisher, Sink
 from edge_face.store import Store, StoreThread
@@ -62,7 +62,7 @@ class RecordingSink:
         self.answers: list[Exception] = []
         self.attempts: list[tuple[float, Mapping[str, Any], bool]] = []
         self.delivered: list[Mapping[str, Any]] = []
-        self.states: list[Presence | CameraStatus] = []
+        self.states: list[State] = []
         self.closed = False
 
     def wants(self, event: Event) -> bool:
@@ -75,7 +75,7 @@ class RecordingSink:
             raise self.answers.pop(0)
         self.delivered.append(payload)
 
-    def state(self, change: Presence | CameraStatus) -> None:
+    def state(self, change: State) -> None:
         self.states.append(change)
 
     async def run(self) -> None:
