@@ -100,7 +100,11 @@ def _add_people(add: _Add) -> None:
     sub.add_argument("name", nargs="?", metavar="NAME", help="whose photos they are")
     sub.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="photos with one face each")
     sub.add_argument("--external-id", metavar="ID", help="the person's number in another system")
-    sub.add_argument("--force", action="store_true", help="enrol a face even if it would pass as another person")
+    sub.add_argument(
+        "--force",
+        action="store_true",
+        help="enrol also who would pass as another, or photos that disagree",
+    )
     many = sub.add_mutually_exclusive_group()
     many.add_argument("--zip", type=Path, metavar="FILE", help="a ZIP of NAME.jpg or NAME/1.jpg")
     many.add_argument("--dir", type=Path, metavar="DIR", help="a folder of NAME.jpg or NAME/1.jpg")

@@ -106,7 +106,10 @@ class Daemon:
 
             cameras = Cameras(self._gates, self._cameras, self._views, store, thread, self._clock, self._on_state)
 
-            photos = PhotoProcess(config.engine, config.log.level, backends=self._backends)
+            await self._forget_thumbnails(store, thread)
+            photos = PhotoProcess(
+                config.engine, config.log.level, backends=self._backends, thumbnails=config.storage.keep_faces
+            )
             stack.push_async_callback(photos.close)
             people = People(photos, self._roster, config.decision, self._date)
             if self._prepare:
@@ -153,6 +156,16 @@ class Daemon:
         except StoreError as error:
             _log.error("there is no admin token yet: %s", error)
             return ""
+
+    async def _forget_thumbnails(self, store: Store, thread: StoreThread) -> None:
+        """Of the time when they were kept."""
+        if self._config.storage.keep_faces:
+            return
+        try:
+            if erased := await thread.run(store.forget_thumbnails):
+                _log.info("%d pictures of faces were erased, as [storage] keep_faces is off", erased)
+        except StoreError as error:
+            _log.error("pictures of faces cannot be erased: %s", error)
 
     async def _pseudonym_key(self, store: Store, thread: StoreThread) -> bytes:
         try:

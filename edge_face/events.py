@@ -76,6 +76,8 @@ class Face:
     quality: Quality
     flaws: tuple[str, ...] = ()
     """Why the photo is not fit for enrolment, each with its number; empty if it is."""
+    thumbnail: bytes | None = None
+    """JPEG of the face alone, where it was asked for."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,11 @@ class Gallery:
     def faces(self) -> npt.NDArray[np.float32]:
         """float32 (n, 128), a view: the enrolled encodings, each person's in a row."""
         return self._table[:128].T
+
+    def faces_of(self, is_wanted: Callable[[Person], bool]) -> npt.NDArray[np.float32]:
+        """float32 (n, 128), a view: the first such person's faces; none where there is no such person."""
+        at = next((at for at, person in enumerate(self.persons) if is_wanted(person)), None)
+        return self.faces[:0] if at is None else self.faces[self.starts[at] : self.starts[at + 1]]
 
     def match(self, encodings: Sequence[Encoding]) -> list[Match]:
         """The nearest person of each encoding, and how much farther the second one is."""

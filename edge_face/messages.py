@@ -74,6 +74,8 @@ class PhotoJob:
     engine: settings.Engine
     log_level: str
     skip_backends: tuple[str, ...] = ()
+    thumbnails: bool = False
+    """Whether the largest face of a photo comes with a picture of it."""
 
 
 @dataclass(frozen=True, slots=True)

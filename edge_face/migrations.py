@@ -116,6 +116,13 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE paused_cameras (camera TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     """,
+    # 5: small pictures of enrolled faces, where they are kept
+    """
+    CREATE TABLE thumbnails (
+        face_id INTEGER PRIMARY KEY REFERENCES templates (id) ON DELETE CASCADE,
+        jpeg BLOB NOT NULL
+    ) STRICT;
+    """,
 )
 
 

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from edge_face import settings
 from edge_face.access import is_allowed, judge
 from edge_face.clock import trusted_date
@@ -18,6 +21,8 @@ from edge_face.outbox import Page
 from edge_face.store import By, Changes, EnrolledFace
 from edge_face.zips import Member
 
+DISAGREEMENT = 0.6
+"""Two photos of one person are hardly ever farther apart (dlib's own limit for the same person)."""
 _SECOND_FACE = 0.5
 """A second face at least this wide, measured by the first, makes it unclear who is to be enrolled."""
 
@@ -30,8 +35,13 @@ class Roster(Protocol):
     """What enrolment needs of the store and of the gallery made from it."""
 
     async def gallery(self) -> Gallery: ...
-    async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person: ...
-    async def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person: ...
+    async def add_faces(
+        self, name: str, encodings: Sequence[Encoding], external_id: str | None, thumbnails: Sequence[bytes | None] = ()
+    ) -> Person: ...
+    async def add_faces_to(
+        self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()
+    ) -> Person: ...
+    async def thumbnail(self, person_id: str, face_id: int) -> bytes: ...
     async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]: ...
     async def update(self, person_id: str, changes: Changes) -> Person: ...
     async def remove(self, key: str, by: By = "any") -> Person: ...
@@ -108,12 +118,16 @@ class People:
     ) -> Person:
         """Add a face for each photo to the person of that name, who is made if new; all photos or none.
 
-        Raises ImageError (`no_face`, `several_faces`, `low_quality`, ...), ConflictError when a face would pass as
-        somebody else, unless `force`, RequestError for an impossible name, StoreError.
+        Raises ImageError (`no_face`, `several_faces`, `low_quality`, ...), RequestError for an impossible name,
+        StoreError; unless `force`, ImageError (`photos_disagree`) when the photos do not look like one person, and
+        ConflictError when a face would pass as somebody else.
         """
-        return await self.enrol_encodings(
-            clean_name(name), [await self._encoding(image) for image in images], external_id, force=force
-        )
+        name = clean_name(name)
+        faces = [await self._face(image) for image in images]
+        encodings, thumbnails = [face.encoding for face in faces], [face.thumbnail for face in faces]
+        if not force:
+            await self._refuse_doubtful(encodings, lambda person: person.name == name)
+        return await self._roster.add_faces(name, encodings, external_id, thumbnails)
 
     async def enrol_encodings(
         self, name: str, encodings: Sequence[Encoding], external_id: str | None = None, *, force: bool = False
@@ -121,16 +135,21 @@ class People:
         """The same without photos, whose quality nobody can check any more."""
         name = clean_name(name)
         if not force:
-            await self._refuse_lookalikes(encodings, lambda person: person.name == name)
+            await self._refuse_doubtful(encodings, lambda person: person.name == name)
         return await self._roster.add_faces(name, encodings, external_id)
 
     async def add_faces(self, person_id: str, images: Iterable[bytes], *, force: bool = False) -> Person:
         """Add a face for each photo to the person with that id; all or none. Raises as `enrol`, and NotFoundError."""
         await self.person(person_id)  # before anything is read that takes long
-        encodings = [await self._encoding(image) for image in images]
+        faces = [await self._face(image) for image in images]
+        encodings, thumbnails = [face.encoding for face in faces], [face.thumbnail for face in faces]
         if not force:
-            await self._refuse_lookalikes(encodings, lambda person: person.id == person_id)
-        return await self._roster.add_faces_to(person_id, encodings)
+            await self._refuse_doubtful(encodings, lambda person: person.id == person_id)
+        return await self._roster.add_faces_to(person_id, encodings, thumbnails)
+
+    async def thumbnail(self, person_id: str, face_id: int) -> bytes:
+        """The picture of an enrolled face, as JPEG. Raises NotFoundError where none is kept."""
+        return await self._roster.thumbnail(person_id, face_id)
 
     async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]:
         """A person and the enrolled faces, oldest first. Raises NotFoundError."""
@@ -177,8 +196,8 @@ class People:
             return StillFace(face, "REJECT", "not_allowed", match, match.person)
         return StillFace(face, "PASS", "match", match, match.person)
 
-    async def _encoding(self, image: bytes) -> Encoding:
-        """The encoding of the one face of a photo for enrolment."""
+    async def _face(self, image: bytes) -> Face:
+        """The one face of a photo for enrolment."""
         faces = (await self._photos.analyse(image)).faces
         if not faces:
             raise ImageError("No face was found in the photo.", "no_face")
@@ -187,11 +206,35 @@ class People:
             raise ImageError(f"The photo shows {1 + len(rivals)} faces; it must show one.", "several_faces")
         if faces[0].flaws:
             raise ImageError(f"The photo is not good enough: {'; '.join(faces[0].flaws)}.", "low_quality")
-        return faces[0].encoding
+        return faces[0]
 
-    async def _refuse_lookalikes(self, encodings: Sequence[Encoding], is_same: Callable[[Person], bool]) -> None:
-        for match in (await self._roster.gallery()).match(encodings):
+    async def _refuse_doubtful(self, encodings: Sequence[Encoding], is_same: Callable[[Person], bool]) -> None:
+        gallery = await self._roster.gallery()
+        for match in gallery.match(encodings):
             if judge(match, self._decision) == "match" and match.person and not is_same(match.person):
                 raise ConflictError(
                     f"This face would pass as {match.person.name} (distance {match.distance:.2f}).", "duplicate_person"
                 )
+        _refuse_disagreeing(encodings, gallery.faces_of(is_same))
+
+
+def _refuse_disagreeing(encodings: Sequence[Encoding], enrolled: npt.NDArray[np.float32]) -> None:
+    """Raises ImageError (`photos_disagree`): somebody else's photo among a person's lets somebody else in.
+
+    All new photos must be like each other; and each must be like one of those that are enrolled, which may be old.
+    """
+    for number, encoding in enumerate(encodings):
+        for other in range(number):
+            distance = float(np.linalg.norm(encoding - encodings[other]))
+            if not distance <= DISAGREEMENT:
+                _disagree(f"Photos {other + 1} and {number + 1} do", distance)
+        if len(enrolled):
+            distance = float(np.linalg.norm(enrolled - encoding, axis=1).min())
+            if not distance <= DISAGREEMENT:
+                which = f"Photo {number + 1} and those" if len(encodings) > 1 else "The photo and those"
+                _disagree(f"{which} that are enrolled do", distance)
+
+
+def _disagree(what: str, distance: float) -> None:
+    limit = f"distance {distance:.2f}, at most {DISAGREEMENT} is allowed"
+    raise ImageError(f"{what} not seem to show the same person ({limit}).", "photos_disagree")

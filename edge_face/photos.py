@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from edge_face import memory
 from edge_face.errors import ImageError
+from edge_face.events import Box
 from edge_face.vision.models import RgbImage
 
 MAX_PIXELS = 50_000_000
@@ -21,6 +22,10 @@ MAX_JPEG_PIXELS = 200_000_000
 progressive JPEG, which is put together at full size."""
 WORKING_PIXELS = 27_000_000
 """Larger pictures are reduced by a whole number; 108 megapixels by 2, whose faces are still far larger than needed."""
+THUMBNAIL_PX = 160
+"""Enough to know somebody by."""
+_AROUND = 0.3
+"""What is shown around a face, in its widths."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 TOO_MUCH_MEMORY = "The picture needs more memory to be read than a photo may have."
 
@@ -86,6 +91,19 @@ def decode(data: bytes | bytearray) -> Picture:
         if "Decompressed data too large" in str(error):  # Pillow's limit for texts and colour profiles in a PNG
             raise ImageError("The picture holds a text or a colour profile that unpacks to far too much.") from None
         raise ImageError(f"The picture is damaged: {error}.") from error
+
+
+def thumbnail(pixels: RgbImage, box: Box) -> bytes:
+    """A small JPEG of one face. It is made of the pixels alone, so nothing of the photo's metadata comes along."""
+    around = round(_AROUND * box.width)
+    top, left = max(0, box.y1 - around), max(0, box.x1 - around)
+    face = pixels[top : box.y2 + around, left : box.x2 + around]
+    scale = min(1.0, THUMBNAIL_PX / max(face.shape[:2]))
+    small = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    if not done:
+        raise ImageError("The face cannot be kept as a picture.")
+    return data.tobytes()
 
 
 def _refuse_other_formats(head: bytes) -> None:

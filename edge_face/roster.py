@@ -62,18 +62,25 @@ class StoreRoster:
     async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]:
         return await self._thread.run(self._store.people, query, limit, cursor)
 
-    async def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None) -> Person:
-        person = await self._thread.run(self._store.add_faces, name, encodings, external_id)
+    async def add_faces(
+        self, name: str, encodings: Sequence[Encoding], external_id: str | None, thumbnails: Sequence[bytes | None] = ()
+    ) -> Person:
+        person = await self._thread.run(self._store.add_faces, name, encodings, external_id, thumbnails)
         await self.gallery()
         return person
 
-    async def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person:
-        person = await self._thread.run(self._store.add_faces_to, person_id, encodings)
+    async def add_faces_to(
+        self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()
+    ) -> Person:
+        person = await self._thread.run(self._store.add_faces_to, person_id, encodings, thumbnails)
         await self.gallery()
         return person
 
     async def person(self, person_id: str) -> tuple[Person, Sequence[EnrolledFace]]:
         return await self._thread.run(self._store.person_with_faces, person_id)
+
+    async def thumbnail(self, person_id: str, face_id: int) -> bytes:
+        return await self._thread.run(self._store.thumbnail, person_id, face_id)
 
     async def update(self, person_id: str, changes: Changes) -> Person:
         person = await self._thread.run(self._store.update_person, person_id, changes, "id")

@@ -152,6 +152,11 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Storage:
     path: str = option("edge-face.db", "The database file; a relative path starts at this file's folder.")
+    keep_faces: bool = option(
+        False,
+        "Keep a small picture of each face that is enrolled. Otherwise only 128 numbers of it are kept, and pictures "
+        "that are there are erased at the next start.",
+    )
     retention: float = option(90.0, "Days for which events are kept; 0: for ever.", low=0, high=36500)
 
 

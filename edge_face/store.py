@@ -95,12 +95,18 @@ class Store(EventStore):
         with self.reading() as db:
             return _find(db, key, by)
 
-    def add_faces(self, name: str, encodings: Sequence[Encoding], external_id: str | None = None) -> Person:
+    def add_faces(
+        self,
+        name: str,
+        encodings: Sequence[Encoding],
+        external_id: str | None = None,
+        thumbnails: Sequence[bytes | None] = (),
+    ) -> Person:
         """Add faces to the person of exactly this name, who is made if there is none; all or nothing.
 
-        No encodings: a person without a face yet. `external_id` replaces the present one; None leaves it. Raises
-        RequestError (name or external id is malformed), ConflictError (another person has the external id),
-        ValueError (an encoding is not 128 finite numbers).
+        No encodings: a person without a face yet. `external_id` replaces the present one; None leaves it. `thumbnails`:
+        JPEGs, one for each encoding, or none at all. Raises RequestError (name or external id is malformed),
+        ConflictError (another person has the external id), ValueError (an encoding is not 128 finite numbers).
         """
         name, external_id = clean_name(name), clean_external_id(external_id)
         blobs = [_to_blob(encoding) for encoding in encodings]
@@ -119,15 +125,17 @@ class Store(EventStore):
                 owner = person.id
                 if external_id is not None and external_id != person.external_id:
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
-            _insert_templates(db, owner, blobs, now)
+            _insert_templates(db, owner, blobs, thumbnails, now)
             return _get(db, owner, "id")
 
-    def add_faces_to(self, person_id: str, encodings: Sequence[Encoding]) -> Person:
+    def add_faces_to(
+        self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()
+    ) -> Person:
         """Add faces to the person with that id. Raises NotFoundError, ValueError."""
         blobs = [_to_blob(encoding) for encoding in encodings]
         with self.writing() as db:
             person = _get(db, person_id, "id")
-            _insert_templates(db, person.id, blobs, self._clock.wall())
+            _insert_templates(db, person.id, blobs, thumbnails, self._clock.wall())
             return _get(db, person.id, "id")
 
     def update_person(self, key: str, changes: Changes, by: By = "any") -> Person:
@@ -163,8 +171,30 @@ class Store(EventStore):
         """A person and the enrolled faces, oldest first. Raises NotFoundError."""
         with self.reading() as db:
             person = _get(db, person_id, "id")
-            found = db.execute("SELECT id, created_at FROM templates WHERE person_id = ? ORDER BY id", (person.id,))
-            return person, [EnrolledFace(*row) for row in found]
+            columns = "id, created_at, EXISTS (SELECT 1 FROM thumbnails WHERE face_id = templates.id)"
+            query = f"SELECT {columns} FROM templates WHERE person_id = ? ORDER BY id"  # noqa: S608  # constants
+            return person, [EnrolledFace(id, at, bool(shown)) for id, at, shown in db.execute(query, (person.id,))]
+
+    def thumbnail(self, person_id: str, face_id: int) -> bytes:
+        """The picture of an enrolled face, as JPEG. Raises NotFoundError where none is kept."""
+        query = "SELECT jpeg FROM thumbnails JOIN templates ON id = face_id WHERE person_id = ? AND id = ?"
+        with self.reading() as db:
+            person = _get(db, person_id, "id")
+            row = db.execute(query, (person.id, face_id)).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no picture of face {face_id} of {person.name}")
+        jpeg: bytes = row[0]
+        return jpeg
+
+    def forget_thumbnails(self) -> int:
+        """Erase all pictures of faces; returns how many."""
+        with self.reading() as db:
+            if db.execute("SELECT 1 FROM thumbnails LIMIT 1").fetchone() is None:
+                return 0  # then nothing is written, which a full disk would not allow
+        with self.writing() as db:
+            erased = db.execute("DELETE FROM thumbnails").rowcount
+        self.scrub_log()
+        return erased
 
     def faces(self, person_id: str) -> list[EnrolledFace]:
         """The faces alone."""
@@ -219,10 +249,11 @@ class Store(EventStore):
 
 @dataclass(frozen=True, slots=True)
 class EnrolledFace:
-    """One enrolled face, without its encoding."""
+    """One enrolled face, without its encoding. `thumbnail`: whether a picture of it is kept."""
 
     id: int
     created_at: float
+    thumbnail: bool = False
 
 
 def _person(row: Sequence[Any]) -> Person:
@@ -260,9 +291,14 @@ def _checked_date(date: float | None, what: str) -> float | None:
     return date
 
 
-def _insert_templates(db: sqlite3.Connection, owner: str, blobs: Sequence[bytes], now: float) -> None:
-    rows = [(owner, blob, now) for blob in blobs]
-    db.executemany("INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)", rows)
+def _insert_templates(
+    db: sqlite3.Connection, owner: str, blobs: Sequence[bytes], thumbnails: Sequence[bytes | None], now: float
+) -> None:
+    insert = "INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)"
+    for blob, thumbnail in zip(blobs, thumbnails or [None] * len(blobs), strict=True):
+        face_id = db.execute(insert, (owner, blob, now)).lastrowid
+        if thumbnail is not None:
+            db.execute("INSERT INTO thumbnails VALUES (?, ?)", (face_id, thumbnail))
 
 
 def _find(db: sqlite3.Connection, key: str, by: By) -> Person | None:

@@ -267,8 +267,10 @@ class PhotoProcess:
         idle_s: float = 60.0,
         timeout_s: float = 30.0,
         backends: Backends | None = None,
+        *,
+        thumbnails: bool = False,
     ) -> None:
-        self._job = PhotoJob(options, log_level)
+        self._job = PhotoJob(options, log_level, thumbnails=thumbnails)
         self._backends = backends or Backends()
         self._idle_s = idle_s
         self._timeout_s = timeout_s

@@ -165,6 +165,7 @@ class PhotoLoop:
 
     def __init__(self, job: PhotoJob, channel: Channel) -> None:
         self._channel = channel
+        self._thumbnails = job.thumbnails
         loaded = _load(job, channel)
         self._engine = Engine(loaded, job.engine)
         channel.send(_ready(loaded))
@@ -185,6 +186,8 @@ class PhotoLoop:
         try:
             picture = photos.decode(data)
             faces = self._engine.still(picture.pixels)
+            if self._thumbnails and faces:
+                faces = (replace(faces[0], thumbnail=photos.thumbnail(picture.pixels, faces[0].box)), *faces[1:])
         except ImageError as error:
             return PhotoResult(id, error=error.code, message=error.message)
         except cv2.error as error:

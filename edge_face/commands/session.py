@@ -23,7 +23,9 @@ def open_store(config: settings.Config) -> Store:
 @asynccontextmanager
 async def open_people(config: settings.Config) -> AsyncIterator[People]:
     thread = StoreThread()
-    photos = PhotoProcess(config.engine, config.log.level, backends=Backends.remembered())
+    photos = PhotoProcess(
+        config.engine, config.log.level, backends=Backends.remembered(), thumbnails=config.storage.keep_faces
+    )
     try:
         store = await thread.run(open_store, config)
         try:

@@ -48,6 +48,7 @@ _ADD_FACES = Spec(
     files=IMAGES,
     errors=(409,),
 )
+_THUMBNAIL = Spec("A small picture of an enrolled face, where such are kept", media=("image/jpeg",))
 _REMOVE_FACE = Spec("Erase one face", schema.PersonDetail)
 _REMOVE = Spec("Erase a person", schema.Person)
 _RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
@@ -108,6 +109,7 @@ class PeopleApi:
             Route("PATCH", "/api/v1/people/{id}", self.change, "admin", _CHANGE),
             Route("DELETE", "/api/v1/people/{id}", self.remove, "admin", _REMOVE),
             Route("POST", "/api/v1/people/{id}/faces", self.add_faces, "admin", _ADD_FACES),
+            Route("GET", "/api/v1/people/{id}/faces/{face_id}/thumbnail.jpg", self.thumbnail, "viewer", _THUMBNAIL),
             Route("DELETE", "/api/v1/people/{id}/faces/{face_id}", self.remove_face, "admin", _REMOVE_FACE),
             Route("POST", "/api/v1/recognize", self.recognise, "admin", _RECOGNISE),
         ]
@@ -149,11 +151,12 @@ class PeopleApi:
         return await self._shown(person.id, 201)
 
     async def remove_face(self, request: web.Request) -> web.Response:
-        number = request.match_info["face_id"]
-        if not (number.isascii() and number.isdecimal() and len(number) < _DIGITS):
-            raise NotFoundError(f"There is no face {number}")
-        person = await self._people.remove_face(request.match_info["id"], int(number))
+        person = await self._people.remove_face(request.match_info["id"], _face_id(request))
         return await self._shown(person.id)
+
+    async def thumbnail(self, request: web.Request) -> web.Response:
+        jpeg = await self._people.thumbnail(request.match_info["id"], _face_id(request))
+        return web.Response(body=jpeg, content_type="image/jpeg")
 
     async def _shown(self, id: str, status: int = 200) -> web.Response:
         person, faces = await self._people.person(id)
@@ -169,6 +172,13 @@ class PeopleApi:
             still = await self._people.recognise(upload.data)
         body: dict[str, Any] = {"file": upload.filename}
         return reply(body | still.payload())
+
+
+def _face_id(request: web.Request) -> int:
+    number = request.match_info["face_id"]
+    if not (number.isascii() and number.isdecimal() and len(number) < _DIGITS):
+        raise NotFoundError(f"There is no face {number}")
+    return int(number)
 
 
 def _date(value: str | float | UnsetType | None, what: str) -> float | UnsetType | None:

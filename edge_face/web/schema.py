@@ -14,6 +14,7 @@ Cursor = Annotated[str, Meta(description="`next_cursor` of the page before.")]
 Time = Annotated[str, Meta(description="Unix seconds, or ISO 8601; without a zone, the local time of the box.")]
 UnixTime = Annotated[float, Meta(description="Unix seconds.")]
 PixelBox = Annotated[list[int], Meta(min_length=4, max_length=4, description="[x1, y1, x2, y2], full-frame pixels.")]
+Force = Annotated[bool, Meta(description="Also who would pass as somebody else, or photos that disagree.")]
 DecidedStatus = Literal["PASS", "REJECT"]
 
 
@@ -52,17 +53,17 @@ class StreamQuery(Struct):
 class EnrolForm(Struct):
     name: str
     external_id: str | None = None
-    force: Annotated[bool, Meta(description="Also a face that would pass as somebody else.")] = False
+    force: Force = False
 
 
 class EnrolView(Struct, forbid_unknown_fields=True):
     name: str
     external_id: str | None = None
-    force: Annotated[bool, Meta(description="Also a face that would pass as somebody else.")] = False
+    force: Force = False
 
 
 class ForceForm(Struct):
-    force: Annotated[bool, Meta(description="Also faces that would pass as somebody else.")] = False
+    force: Force = False
 
 
 class NameForm(Struct):
@@ -91,6 +92,7 @@ class Person(_Rules):
 class EnrolledFace(Struct):
     id: int
     created_at: UnixTime
+    thumbnail: Annotated[bool, Meta(description="Whether a picture of it is kept.")]
 
 
 class PersonDetail(_Rules):

@@ -102,7 +102,7 @@ async def test_register_list_recognise_unregister(api: Api) -> None:
 
 
 async def test_create_and_erase_a_person(api: Api) -> None:
-    form = multipart(("name", "Zoë Ω"), ("image", b"face 1"), ("image", b"face 2"), ("external_id", "42"))
+    form = multipart(("name", "Zoë Ω"), ("image", b"face 1"), ("image", b"face 1.1"), ("external_id", "42"))
     status, person, answer = await api.ask("POST", "/api/v1/people", data=form)
     assert (status, person["name"], person["external_id"], person["faces"]) == (201, "Zoë Ω", "42", 2)
     assert answer.headers["Location"] == f"/api/v1/people/{person['id']}"
@@ -194,7 +194,7 @@ async def test_a_broken_database_is_503_and_its_path_stays_here(api: Api, tmp_pa
 
 
 async def test_register_faces_tells_of_each_file(api: Api) -> None:
-    files = {"katya.jpg": b"face 1", "zero/1.jpg": b"face 2", "zero/2.jpg": b"face 3"}
+    files = {"katya.jpg": b"face 1", "zero/1.jpg": b"face 2", "zero/2.jpg": b"face 2.1"}
     files |= {"ema.jpg": b"nobody", "x.txt": b""}
     status, body, _ = await api.ask("POST", "/register-faces", data=multipart(("zip", zipped(files))))
     assert (status, body["success"]) == (200, True)
@@ -311,6 +311,7 @@ async def test_real_photos_through_the_real_child(tmp_path: Path, eileen: bytes,
 
             answer = await asyncio.to_thread(register, "Eileen", eileen)
             assert answer.json() == {"success": True, "message": "Eileen is registered."}
+            assert [face.thumbnail for face in api.store.faces("eileen")] == [False]
             answer = await asyncio.to_thread(register, "Nobody", b"\xff\xd8 broken")
             assert (answer.status_code, answer.json()["error"]) == (422, "bad_image")
             for photo, reason in ((eileen, "match"), (grace, "unknown")):

@@ -38,6 +38,7 @@ VIEWERS_TOO = [
     ("GET", "/api/v1/cameras"),
     ("GET", "/api/v1/cameras/front/snapshot.jpg"),
     ("GET", "/api/v1/people/katya"),
+    ("GET", "/api/v1/people/katya/faces/1/thumbnail.jpg"),
     ("GET", "/api/v1/events"),
     ("POST", "/api/v1/tickets"),
     ("GET", "/openapi.json"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,13 +14,15 @@ from typing import Any
 
 import pytest
 import requests
+from PIL import ExifTags, Image
 
 from edge_face.clock import SystemClock
 from edge_face.store import Changes, Store
+from tests.integration.test_api import zipped
 from tests.integration.test_daemon import write_clip
 from tests.integration.test_mqtt import gate
 from tests.support import publishing
-from tests.support.api import Api, multipart, running
+from tests.support.api import Api, PreparedPhotos, multipart, running
 from tests.support.broker import Broker, until, watching
 from tests.support.daemon import Daemon, edge_face, write_config
 from tests.support.photos import astronaut, blank
@@ -46,7 +50,7 @@ async def test_a_person_is_shown_with_the_faces(api: Api) -> None:
     status, person, _ = await api.ask("GET", KATYA, "viewer")
     assert status == 200
     (face,) = person.pop("faces")
-    assert set(face) == {"id", "created_at"}
+    assert set(face) == {"id", "created_at", "thumbnail"}
     assert person.pop("created_at") == face["created_at"]
     assert person == {
         "id": "katya",
@@ -125,6 +129,91 @@ async def test_faces_are_added_and_erased_one_by_one(api: Api) -> None:
     other = (await api.ask("GET", "/api/v1/people/zero"))[1]["faces"][0]["id"]
     assert (await api.ask("DELETE", f"{faces}/{other}"))[0] == 404, "a face of somebody else"
     assert (await api.ask("GET", "/api/v1/people?q=katya"))[1]["items"][0]["faces"] == 2
+
+
+async def test_photos_that_disagree_are_refused_with_the_distance(api: Api) -> None:
+    async def enrolled(path: str, *images: bytes, **fields: str) -> tuple[int, dict[str, Any]]:
+        form = multipart(*fields.items(), *(("image", image) for image in images))
+        status, body, _ = await api.ask("POST", path, data=form)
+        return status, body
+
+    status, error = await enrolled("/api/v1/people", b"face 2", b"face 2.1", b"face 3", name="Zero")
+    assert (status, error["error"]) == (422, "photos_disagree")
+    assert re.search(r"Photos 1 and 3 do not .* \(distance 1\.\d\d, at most 0\.6 is allowed\)", error["message"])
+    assert (await api.ask("GET", "/faces"))[1] == ["Katya"]
+    assert (await enrolled("/api/v1/people", b"face 2", b"face 2.1", b"face 2.2", name="Zero"))[0] == 201
+
+    for path, fields in (
+        (f"{KATYA}/faces", {}),
+        ("/api/v1/people", {"name": "Katya"}),
+        ("/register", {"name": "Katya"}),
+    ):
+        status, error = await enrolled(path, b"face 3", **fields)
+        assert (status, error["error"]) == (422, "photos_disagree")
+        assert "those that are enrolled" in error["message"]
+    assert (await enrolled(f"{KATYA}/faces", b"face 1.1"))[0] == 201
+    status, person = await enrolled(f"{KATYA}/faces", b"face 3", force="yes")
+    assert (status, len(person["faces"])) == (201, 3)
+    assert (await enrolled(f"{KATYA}/faces", b"face 3.1"))[0] == 201, "like one of those that are enrolled"
+
+
+async def test_of_a_zip_the_photo_that_disagrees_is_refused(api: Api) -> None:
+    files = {"Zero/1.jpg": b"face 2", "Zero/2.jpg": b"face 3", "Zero/3.jpg": b"face 2.1"}
+    report = (await api.ask("POST", "/api/v1/people/batch", data=multipart(("zip", zipped(files)))))[1]
+    assert [item["error"] for item in report["items"]] == [None, "photos_disagree", None]
+
+
+async def test_thumbnails_are_kept_shown_and_erased_with_the_face(tmp_path: Path) -> None:
+    picture = b"\xff\xd8 a small picture"
+    async with running(tmp_path, PreparedPhotos(thumbnail=picture)) as api:
+        form = multipart(("name", "Katya"), ("image", b"face 1"), ("image", b"face 1.1"))
+        await api.ask("POST", "/api/v1/people", data=form)
+        first, second = (await api.ask("GET", KATYA))[1]["faces"]
+        assert first["thumbnail"] is True
+        url = f"{KATYA}/faces/{first['id']}"
+        status, got, answer = await api.ask("GET", f"{url}/thumbnail.jpg", "viewer")
+        assert (status, got, answer.content_type) == (200, picture, "image/jpeg")
+        other = (await api.ask("POST", "/api/v1/people", data=multipart(("name", "Zero"), ("image", b"face 2"))))[1]
+        assert (await api.ask("GET", f"/api/v1/people/{other['id']}/faces/{first['id']}/thumbnail.jpg"))[0] == 404
+
+        assert (await api.ask("DELETE", url))[0] == 200
+        assert (await api.ask("GET", f"{url}/thumbnail.jpg"))[0] == 404
+        assert (await api.ask("GET", f"{KATYA}/faces/{second['id']}/thumbnail.jpg"))[0] == 200
+        for person in ("katya", "zero"):
+            assert (await api.ask("DELETE", f"/api/v1/people/{person}"))[0] == 200
+        assert api.store.forget_thumbnails() == 0
+        remains = b"".join(file.read_bytes() for file in tmp_path.glob("edge-face.db*"))
+        assert picture not in remains
+
+
+def test_pictures_of_faces_are_kept_only_while_that_is_wanted(tmp_path: Path) -> None:
+    """Through the real child, with a photo that says where it was taken."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera that tells"
+    photo = io.BytesIO()
+    Image.fromarray(astronaut()[:, :, ::-1]).save(photo, "JPEG", quality=95, exif=exif, comment=b"at home")
+    (tmp_path / "e.jpg").write_bytes(photo.getvalue())
+    config = write_config(tmp_path, {"storage": {"keep_faces": "yes"}})
+    assert edge_face("enroll", "Eileen", tmp_path / "e.jpg", config=config).returncode == 0
+    store = Store(tmp_path / "edge-face.db", SystemClock())
+    (face,) = store.faces("eileen")
+    assert face.thumbnail
+    jpeg = store.thumbnail("eileen", face.id)
+    with Image.open(io.BytesIO(jpeg)) as small:
+        assert max(small.size) <= 160
+        assert not small.getexif()
+        assert set(small.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert b"tells" not in jpeg
+    assert b"at home" not in jpeg
+
+    clip = write_clip(tmp_path / "clip.avi", (blank(), 1))
+    config = write_config(tmp_path, {"camera": {"source": clip}})
+    with Daemon(config) as daemon:
+        assert daemon.wait(30) == 0, daemon.log
+    assert "1 pictures of faces were erased" in daemon.log
+    (face,) = store.faces("eileen")
+    assert not face.thumbnail
+    store.close()
 
 
 async def test_a_still_is_judged_by_the_same_rules(api: Api) -> None:

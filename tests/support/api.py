@@ -60,9 +60,10 @@ STATUS: dict[str, Any] = {
 KATYA = Person("katya", "Katya", "7")
 
 
-def encoding(seed: int) -> Encoding:
-    """A made-up face: two of different seeds are far apart."""
-    return np.random.default_rng(seed).normal(0, 0.1, 128).astype(np.float32)
+def encoding(seed: int, view: int = 0) -> Encoding:
+    """A made-up face: two of different seeds are far apart, two views of one about 0.3."""
+    spread = np.random.default_rng([seed, view]).normal(0, 0.02, 128) if view else 0
+    return (np.random.default_rng(seed).normal(0, 0.1, 128) + spread).astype(np.float32)
 
 
 def face(seed: int, left: int = 10, width: int = 100) -> Face:
@@ -71,18 +72,21 @@ def face(seed: int, left: int = 10, width: int = 100) -> Face:
 
 @dataclass
 class PreparedPhotos:
-    """Knows a few "photos" by their bytes: `face 3`, `nobody`, `crowd`, `blurred`, `huge`, `heic`.
-
-    Anything else is no picture.
+    """Knows a few "photos" by their bytes: `face 3`, `face 3.1` (another view of it), `nobody`, `crowd`, `blurred`,
+    `huge`, `heic`; anything else is no picture.
     """
 
     asked: int = 0
+    thumbnail: bytes | None = None
+    """What comes with each face."""
 
     async def analyse(self, data: bytes) -> PhotoResult:
         self.asked += 1
         word, _, number = data.removeprefix(SOI).decode("latin-1").partition(" ")
         if word == "face":
-            return PhotoResult(self.asked, 640, 480, (face(int(number)),))
+            seed, _, look = number.partition(".")
+            found = replace(face(int(seed)), encoding=encoding(int(seed), int(look or 0)), thumbnail=self.thumbnail)
+            return PhotoResult(self.asked, 640, 480, (found,))
         if word == "nobody":
             return PhotoResult(self.asked, 640, 480)
         if word == "crowd":
