@@ -154,7 +154,7 @@ async def test_a_face_in_front_of_the_camera_becomes_one_event_everywhere(
     assert not any(message.retain for message in watcher.messages if str(message.topic).endswith("/event"))
     assert set(topics) == {
         f"edge-face/gate-1/{leaf}"
-        for leaf in ("status", *(f"front/{leaf}" for leaf in ("event", "presence", "camera")))
+        for leaf in ("status", *(f"front/{leaf}" for leaf in ("event", "presence", "camera", "paused")))
     }
     presences = [json.loads(text) for text in watcher.texts("/presence")]
     changes = [(presence["present"], presence["persons"]) for presence in presences]
