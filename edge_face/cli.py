@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from edge_face import __version__, export, threads
 from edge_face.errors import ConfigError, EdgeFaceError, RequestError
-from edge_face.queries import parse_time
+from edge_face.queries import day_span, parse_time
 
 Command = str
 """`module:function` in `edge_face.commands`, imported only when called: the daemon's imports take a Pi a second."""
@@ -124,6 +124,13 @@ def _time(text: str) -> float | None:
         raise argparse.ArgumentTypeError(error.message) from None
 
 
+def _day(text: str) -> tuple[float, float]:
+    try:
+        return day_span(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def _add_records(add: _Add) -> None:
     sub = add("events", "list what happened", "events:events", "edge-face events --since 2026-01-31 --status PASS")
     sub.add_argument(
@@ -131,6 +138,10 @@ def _add_records(add: _Add) -> None:
     )
     sub.add_argument("--until", type=_time, metavar="T", help="before this time")
     sub.add_argument("--status", type=str.upper, choices=("PASS", "REJECT"), metavar="S", help="PASS or REJECT")
+    sub.add_argument("--format", choices=export.FORMATS, default="table", metavar="F", help=", ".join(export.FORMATS))
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")
+    sub = add("attendance", "list who was there", "attendance:attendance", "edge-face attendance --date today")
+    sub.add_argument("--date", type=_day, metavar="D", help="of this day only: 2026-01-31, or today")
     sub.add_argument("--format", choices=export.FORMATS, default="table", metavar="F", help=", ".join(export.FORMATS))
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")
     sub = add("token", "print the admin token, or manage tokens", "tokens:token", "edge-face token --new --role viewer")

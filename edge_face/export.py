@@ -55,6 +55,20 @@ EVENT_COLUMNS: tuple[Column, ...] = (
     Column("id", in_table=False),
 )
 
+ATTENDANCE_COLUMNS: tuple[Column, ...] = (
+    Column("id"),
+    Column("time"),
+    Column("name"),
+    Column("external_id"),
+    Column("source"),
+    Column("camera"),
+    Column("person_id", in_table=False),
+    Column("status", in_table=False),
+    Column("seq", in_table=False),
+    Column("timestamp", in_table=False),
+    Column("clock", in_table=False),
+)
+
 _Cell = str | int | float | None
 _Rows = Iterable[Mapping[str, Any]]
 

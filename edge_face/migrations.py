@@ -123,6 +123,45 @@ MIGRATIONS: tuple[str, ...] = (
         jpeg BLOB NOT NULL
     ) STRICT;
     """,
+    # 6: attendance; what other systems keep of a person
+    """
+    -- source: camera (then seq is the event's) or upload (then camera and seq are NULL).
+    CREATE TABLE attendance (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        timestamp REAL NOT NULL,
+        source TEXT NOT NULL,
+        camera TEXT,
+        seq INTEGER UNIQUE,
+        person_id TEXT,
+        name TEXT,
+        external_id TEXT,
+        boot_id TEXT NOT NULL,
+        noted REAL NOT NULL, -- seconds since that boot
+        clock_synced INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX attendance_by_time ON attendance (timestamp);
+
+    INSERT INTO attendance (timestamp, source, camera, seq, person_id, name, external_id, boot_id, noted, clock_synced)
+        SELECT timestamp, 'camera', camera, seq, person_id, name, json_extract(payload, '$.external_id'), boot_id,
+            decided, clock_synced FROM events WHERE status = 'PASS' ORDER BY seq;
+
+    -- Triggers, so that an event and its row come, are dated and go in one transaction, also when they come late.
+    CREATE TRIGGER attended AFTER INSERT ON events WHEN NEW.status = 'PASS' BEGIN
+        INSERT INTO attendance
+            (timestamp, source, camera, seq, person_id, name, external_id, boot_id, noted, clock_synced)
+        VALUES (NEW.timestamp, 'camera', NEW.camera, NEW.seq, NEW.person_id, NEW.name,
+            json_extract(NEW.payload, '$.external_id'), NEW.boot_id, NEW.decided, NEW.clock_synced); END;
+    CREATE TRIGGER attendance_dated AFTER UPDATE OF timestamp ON events BEGIN
+        UPDATE attendance SET timestamp = NEW.timestamp, clock_synced = NEW.clock_synced WHERE seq = NEW.seq; END;
+    CREATE TRIGGER attendance_purged AFTER DELETE ON events BEGIN
+        DELETE FROM attendance WHERE seq = OLD.seq; END;
+
+    -- A JSON object, kept as it came.
+    CREATE TABLE person_data (
+        person_id TEXT PRIMARY KEY REFERENCES people (id) ON DELETE CASCADE,
+        data TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -21,7 +21,7 @@ from edge_face.names import key_text
 OUTBOX_LIMIT = 10_000
 """Rows kept for one target. A day at a busy gate, and some megabytes."""
 
-_READ_AT_ONCE = 500
+READ_AT_ONCE = 500
 
 T = TypeVar("T")
 
@@ -323,7 +323,7 @@ class EventStore(Database):
         """All that `events` finds, in small reads, so that an export fills no memory and holds up no daemon."""
         cursor: str | None = None
         while True:
-            page = self.events(**filters, limit=_READ_AT_ONCE, cursor=cursor)
+            page = self.events(**filters, limit=READ_AT_ONCE, cursor=cursor)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:

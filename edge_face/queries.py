@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 from edge_face.errors import RequestError
 
@@ -33,3 +33,16 @@ def parse_time(text: str | None, what: str) -> float | None:
     if not math.isfinite(seconds):
         raise RequestError(f"{what} is Unix seconds or ISO 8601, like 2025-01-09T05:20:00Z.", "bad_time")
     return seconds
+
+
+def day_span(text: str) -> tuple[float, float]:
+    """The first second of a day (2026-01-31, or `today`) and of the next one, by the local time of this box.
+
+    Raises RequestError.
+    """
+    try:
+        day = date.today() if text == "today" else date.fromisoformat(text)  # noqa: DTZ011  # the local day is meant
+        first, after = (datetime.combine(each, datetime.min.time()) for each in (day, day + timedelta(days=1)))
+        return first.timestamp(), after.timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise RequestError(f"A date is written like 2026-01-31, or today, not {text}.", "bad_time") from None

@@ -1,4 +1,4 @@
-"""The store: people and their templates; with events and outbox (outbox.py) on one SQLite file (database.py)."""
+"""The store: people and their templates; with events, outbox and attendance on one SQLite file (database.py)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
 from edge_face.access import is_allowed
+from edge_face.attendance import AttendanceStore
 from edge_face.database import StoreThread
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
-from edge_face.outbox import Backlog, EventStore, OutboxItem, Page, Target, after_of, page_of, rows_for
+from edge_face.outbox import Backlog, OutboxItem, Page, Target, after_of, page_of, rows_for
 from edge_face.slugs import person_id
 
 __all__ = [
@@ -64,7 +65,7 @@ class GalleryRows:
     """(n, 128): all templates."""
 
 
-class Store(EventStore):
+class Store(AttendanceStore):
     """All that outlives the process. Every change is on the disk before its method returns.
 
     Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises

@@ -6,24 +6,19 @@ import argparse
 import sys
 
 from edge_face import config, export
+from edge_face.commands import output
 from edge_face.commands.session import open_store
 from edge_face.events import utc
 
 
 def events(args: argparse.Namespace) -> int:
-    if args.format == "xlsx" and args.output is None and sys.stdout.isatty():
-        print("edge-face events: xlsx is no text; name a file with -o", file=sys.stderr)
+    if output.refuses(args, "events"):
         return 2
     configured = config.load(args.config)
     store = open_store(configured)
     try:
         found = store.each_event(since=args.since, until=args.until, status=args.status, newest_first=False)
-        if args.output is None:
-            export.write(found, args.format, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        else:
-            with args.output.open("wb") as file:
-                export.write(found, args.format, file)
+        output.write(args, found, export.EVENT_COLUMNS)
         for note in store.missed(args.since, args.until):
             print(
                 f"events {note.first_seq} to {note.last_seq} were told but not stored, {utc(note.since)} to "

@@ -13,10 +13,12 @@ from edge_face import prometheus, settings
 from edge_face.errors import EdgeFaceError
 from edge_face.web import dropin
 from edge_face.web.apidocs import ApiDocs
+from edge_face.web.attendance import AttendanceApi
 from edge_face.web.auth import Guard
 from edge_face.web.cameras import CamerasApi
 from edge_face.web.dropin import DropIn
 from edge_face.web.events import EventsApi
+from edge_face.web.exports import Exports
 from edge_face.web.people import PeopleApi, PhotoWork
 from edge_face.web.replies import Refusal, error_reply, refusal, reply
 from edge_face.web.services import Health, Part, Route, Services
@@ -42,11 +44,13 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
     guard = Guard(services.role_of, config.api.host, services.clock)
     stream = FrameStream(services.views, services.on_viewers, guard.still_valid)
     work = PhotoWork(services.people)
+    exports = Exports()
     parts: tuple[Part, ...] = (
         StatusApi(services),
         PeopleApi(work),
         CamerasApi(services.cameras, work, config.decision.max_age),
-        EventsApi(services.store, services.thread),
+        EventsApi(services.store, services.thread, exports),
+        AttendanceApi(services.store, services.thread, exports),
         stream,
         guard.tickets,
         DropIn(work, services.pseudonym_key),

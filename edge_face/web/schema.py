@@ -30,12 +30,15 @@ class PeopleQuery(Struct):
     cursor: Cursor | None = None
 
 
-class EventsQuery(Struct):
+class AttendanceQuery(Struct):
     since: Time | None = None
     until: Time | None = None
     status: Literal["PASS", "REJECT", "pass", "reject"] | None = None
     person: Annotated[str, Meta(description="A name or an id.")] | None = None
     camera: str | None = None
+
+
+class EventsQuery(AttendanceQuery):
     limit: Limit | None = None
     cursor: Cursor | None = None
     format: (
@@ -209,6 +212,25 @@ class EventPage(Struct):
     items: list[Event]
     next_cursor: str | None
     missed: Annotated[list[Missed], Meta(description="What could not be stored in that time; absent if nothing.")] = []
+
+
+class AttendanceRow(Struct):
+    id: int
+    name: str | None
+    person_id: str | None
+    external_id: str | None
+    status: Literal["PASS"]
+    source: Annotated[Literal["camera", "upload"], Meta(description="upload: a picture sent to /ws.")]
+    camera: str | None
+    seq: Annotated[int | None, Meta(description="Of the event; null for an upload.")]
+    timestamp: UnixTime
+    time: str
+    clock: Literal["synced", "unsynced"] = "synced"
+
+
+class AttendancePage(Struct):
+    items: list[AttendanceRow]
+    next_cursor: str | None
 
 
 class Ticket(Struct):

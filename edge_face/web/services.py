@@ -60,6 +60,28 @@ class CameraControl(Protocol):
     async def pause(self, camera: str, paused: bool) -> None: ...
 
 
+class AttendanceReader(Protocol):
+    """The store's attendance rows, as with events."""
+
+    def attendance(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        person: str | None = None,
+        camera: str | None = None,
+        limit: int | None = 100,
+        cursor: str | None = None,
+    ) -> Page[dict[str, Any]]: ...
+
+    def each_attendance(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
+
+
+class Records(EventReader, AttendanceReader, Protocol):
+    """All that the store is asked for here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """`failed`: no decision can be made, as no camera or no engine works. `degraded`: something is amiss."""
@@ -73,7 +95,7 @@ class Services:
     """Handed in once, by whoever wires the daemon. Callables run on the event loop and answer at once."""
 
     people: People
-    store: EventReader
+    store: Records
     thread: StoreThread
     tokens: TokenReader
     views: Bus[FrameView]

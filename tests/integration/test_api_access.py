@@ -40,6 +40,8 @@ VIEWERS_TOO = [
     ("GET", "/api/v1/people/katya"),
     ("GET", "/api/v1/people/katya/faces/1/thumbnail.jpg"),
     ("GET", "/api/v1/events"),
+    ("GET", "/api/v1/attendance"),
+    ("GET", "/student_attendance"),
     ("POST", "/api/v1/tickets"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 import zipfile
+from datetime import date, datetime
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from edge_face.clock import SystemClock
@@ -35,7 +37,19 @@ def photo(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-COMMANDS = ("run", "demo", "check", "config", "enroll", "people", "remove", "recognize", "events", "token")
+COMMANDS = (
+    "run",
+    "demo",
+    "check",
+    "config",
+    "enroll",
+    "people",
+    "remove",
+    "recognize",
+    "events",
+    "attendance",
+    "token",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -59,6 +73,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         ["events", "--status", "MAYBE"],
         ["events", "--since", "yesterday"],
         ["events", "--format", "pdf"],
+        ["attendance", "--date", "yesterday"],
         ["token", "--role", "viewer"],
         ["token", "--new", "--role", "king"],
         ["run", "--conf", "x.ini"],
@@ -189,6 +204,30 @@ def test_events_in_every_format(config: Path, tmp_path: Path) -> None:
     assert edge_face("events", "--format", "xlsx", "-o", book, config=config).returncode == 0
     assert zipfile.is_zipfile(book)
     assert json.loads(edge_face("events", "--format", "json", "--status", "reject", config=config).stdout) == []
+
+
+def test_attendance_of_a_day_in_every_format(config: Path, tmp_path: Path) -> None:
+    midnight = datetime.combine(date(2026, 3, 2), datetime.min.time()).timestamp()  # of this box
+    store = Store(tmp_path / "edge-face.db", SystemClock())
+    for at in (midnight - 1, midnight, midnight + 80_000, midnight + 86_400):
+        store.record(an_event(timestamp=at))
+    store.record(an_event(None, timestamp=midnight + 1))
+    store.close()
+
+    def listed(*args: str) -> list[float]:
+        done = edge_face("attendance", "--format", "json", *args, config=config)
+        assert done.returncode == 0, done.stderr
+        return [row["timestamp"] for row in json.loads(done.stdout)]
+
+    assert listed("--date", "2026-03-02") == [midnight, midnight + 80_000]
+    assert listed("--date", "today") == []
+    assert len(listed()) == 4
+    assert "Katya" in edge_face("attendance", config=config).stdout
+    book = tmp_path / "attendance.xlsx"
+    assert edge_face("attendance", "--format", "xlsx", "-o", book, config=config).returncode == 0
+    sheet = openpyxl.load_workbook(book).active
+    assert sheet is not None
+    assert [row[2] for row in sheet.iter_rows(values_only=True)] == ["name", *["Katya"] * 4]
 
 
 def test_a_closed_pipe_is_no_error(config: Path, tmp_path: Path) -> None:

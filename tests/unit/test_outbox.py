@@ -152,7 +152,7 @@ def test_events_come_in_pages_while_new_ones_arrive(store: Store) -> None:
 
 
 def test_a_long_export_reads_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_face.outbox._READ_AT_ONCE", 2)
+    monkeypatch.setattr("edge_face.outbox.READ_AT_ONCE", 2)
     for _ in range(5):
         store.record(event())
     assert [item["seq"] for item in store.each_event(status="PASS")] == [5, 4, 3, 2, 1]

@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from edge_face.errors import RequestError
 from edge_face.queries import parse_time
 from edge_face.web.dropin import image_bytes
-from edge_face.web.events import accepted_format
+from edge_face.web.exports import accepted_format
 from edge_face.web.schema import EnrolForm, EventsQuery, ForceForm, PeopleQuery
 from edge_face.web.spec import query_of, texts_of
 

@@ -1,0 +1,119 @@
+"""Who was there: a row for each visit that passed, and for each person identified in a picture sent to `/ws`.
+
+Rows of events are made by the database itself (the triggers in migrations.py), so none can be forgotten. Those of
+pictures are made here; they are no events, and open nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edge_face.events import Person, utc
+from edge_face.names import key_text
+from edge_face.outbox import READ_AT_ONCE, EventStore, Page, after_of, page_of, rows_for
+
+_COLUMNS = "id, timestamp, source, camera, seq, person_id, name, external_id, clock_synced"
+
+
+class AttendanceStore(EventStore):
+    """The attendance rows beside the events."""
+
+    def mark_attendance(self, person: Person, *, clock_synced: bool) -> None:
+        """A row for somebody who was identified in an uploaded picture just now."""
+        with self.writing() as db:
+            db.execute(
+                "INSERT INTO attendance (timestamp, source, person_id, name, external_id, boot_id, noted, clock_synced)"
+                " VALUES (?, 'upload', ?, ?, ?, ?, ?, ?)",
+                (
+                    *(self._clock.wall(), person.id, person.name, person.external_id),
+                    *(self._boot, self._clock.monotonic(), clock_synced),
+                ),
+            )
+
+    def attendance(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        person: str | None = None,
+        camera: str | None = None,
+        limit: int | None = 100,
+        cursor: str | None = None,
+        newest_first: bool = True,
+    ) -> Page[dict[str, Any]]:
+        """Rows in the order in which they were noted. The filters are those of `events`; as everybody in the list has
+        passed, `status` REJECT finds nobody. Raises RequestError (`bad_cursor`).
+        """
+        filters: dict[str, tuple[str, float | str | None]] = {
+            "since": ("timestamp >= :since", since),
+            "until": ("timestamp < :until", until),
+            "status": ("'PASS' = :status", status),
+            "person": ("(person_id = :person OR name = :person)", person),
+            "camera": ("camera = :camera", camera),
+            "after": (f"id {'<' if newest_first else '>'} :after", after_of(cursor, "a")),
+        }
+        values = {name: key_text(value) if isinstance(value, str) else value for name, (_, value) in filters.items()}
+        where = " AND ".join(sql for sql, value in filters.values() if value is not None) or "true"
+        # Only the constants above are put together; every value is bound.
+        query = f"SELECT {_COLUMNS} FROM attendance WHERE {where} ORDER BY id {'DESC' if newest_first else 'ASC'}"  # noqa: S608
+        with self.reading() as db:
+            rows = db.execute(f"{query} LIMIT :rows", values | {"rows": rows_for(limit)}).fetchall()
+        return page_of([(row, row[0]) for row in rows], limit, "a", lambda row: _payload(*row))
+
+    def each_attendance(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """All that `attendance` finds, in small reads, so that an export fills no memory and holds up no daemon."""
+        cursor: str | None = None
+        while True:
+            page = self.attendance(**filters, limit=READ_AT_ONCE, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def purge(self, before: float, batch: int = 500) -> int:
+        """Events, whose rows go with them, and as many rows of pictures; returns the larger number of the two."""
+        events = super().purge(before, batch)
+        old = "source = 'upload' AND clock_synced AND timestamp < :before"
+        # A row of a time without a clock is as old as the next one whose time is known.
+        undated = f"source = 'upload' AND NOT clock_synced AND id < (SELECT max(id) FROM attendance WHERE {old})"  # noqa: S608
+        with self.writing() as db:
+            query = f"SELECT id FROM attendance WHERE {{}} ORDER BY id LIMIT {int(batch)}"  # noqa: S608  # constants
+            rows = db.execute(query.format(undated), {"before": before}).fetchall()
+            rows = rows or db.execute(query.format(old), {"before": before}).fetchall()
+            db.executemany("DELETE FROM attendance WHERE id = ?", rows)
+        return max(events, len(rows))
+
+    def date_events(self) -> int:
+        dated = super().date_events()
+        query = "UPDATE attendance SET timestamp = ? + noted, clock_synced = 1 WHERE boot_id = ? AND NOT clock_synced"
+        with self.writing() as db:
+            return dated + db.execute(query, (self._clock.wall() - self._clock.monotonic(), self._boot)).rowcount
+
+
+def _payload(
+    id: int,
+    timestamp: float,
+    source: str,
+    camera: str | None,
+    seq: int | None,
+    person_id: str | None,
+    name: str | None,
+    external_id: str | None,
+    clock_synced: int,
+) -> dict[str, Any]:
+    """A row as it is shown everywhere."""
+    body = {
+        "id": id,
+        "name": name,
+        "person_id": person_id,
+        "external_id": external_id,
+        "status": "PASS",
+        "source": source,
+        "camera": camera,
+        "seq": seq,
+        "timestamp": round(timestamp, 3),
+        "time": utc(timestamp),
+    }
+    return body if clock_synced else body | {"clock": "unsynced"}

@@ -1,0 +1,28 @@
+"""Where a list goes: the terminal, a pipe or a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edge_face import export
+
+
+def refuses(args: argparse.Namespace, command: str) -> bool:
+    """Says so, if the format is none for a terminal."""
+    if args.format == "xlsx" and args.output is None and sys.stdout.isatty():
+        print(f"edge-face {command}: xlsx is no text; name a file with -o", file=sys.stderr)
+        return True
+    return False
+
+
+def write(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: Sequence[export.Column]) -> None:
+    """As `--format` and `-o` say."""
+    if args.output is None:
+        export.write(rows, args.format, sys.stdout.buffer, columns)
+        sys.stdout.buffer.flush()
+    else:
+        with args.output.open("wb") as file:
+            export.write(rows, args.format, file, columns)

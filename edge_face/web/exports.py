@@ -1,0 +1,69 @@
+"""Lists as files for an office: which format is asked for, and how such a file is made and sent."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+from aiohttp import web
+
+from edge_face import export
+from edge_face.errors import StoreError
+from edge_face.web.forms import Slots
+
+_FORMATS: Mapping[str, export.Format] = {"json": "json", "csv": "csv", "xlsx": "xlsx"}
+_OF_MEDIA_TYPE = {export.MEDIA_TYPES[kind].partition(";")[0]: kind for kind in _FORMATS.values()}
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+class Exports:
+    """Makes one file at a time, whichever list it is of."""
+
+    def __init__(self) -> None:
+        self._slots = Slots(at_once=1, waiting=4)
+
+    async def file(
+        self,
+        name: str,
+        rows: Rows,
+        kind: export.Format,
+        columns: Sequence[export.Column],
+        headers: Mapping[str, str] | None = None,
+    ) -> web.Response:
+        """A file to save, called `name` and the format's ending."""
+        disposition = {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
+        return await self.body(rows, kind, columns, disposition | dict(headers or {}))
+
+    async def body(
+        self, rows: Rows, kind: export.Format, columns: Sequence[export.Column], headers: Mapping[str, str]
+    ) -> web.Response:
+        """All rows as they are read, so that a year of them fills no memory. Raises Refusal (429), StoreError."""
+        async with self._slots.taken():
+            # Not on the store's thread: writing takes long, and reads a little at a time.
+            try:
+                file = await asyncio.to_thread(_written, rows, kind, columns)
+            except OSError as error:  # a full /tmp, say
+                reason = (error.strerror or "no room").lower()
+                raise StoreError(f"A file cannot be written: {error}", reason=reason) from error
+        return web.Response(body=file, headers={"Content-Type": export.MEDIA_TYPES[kind]} | dict(headers))
+
+
+def _written(rows: Rows, kind: export.Format, columns: Sequence[export.Column]) -> IO[bytes]:
+    """The rows in a file without a name, since a year of them may not fit into memory. aiohttp closes it."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # it is handed on open
+    try:
+        export.write(rows, kind, file, columns)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def accepted_format(request: web.Request) -> export.Format:
+    """The first known type of `Accept`, else JSON."""
+    media_types = (part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
+    return next((_OF_MEDIA_TYPE[media] for media in media_types if media in _OF_MEDIA_TYPE), "json")
