@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -60,3 +60,22 @@ class Bus(Generic[T]):
         self._closed = True
         for subscription in self._subscriptions:
             subscription.put(None)
+
+
+class Wants:
+    """Several who may want something made. `tell` hears when the first of them does, and when none does any more."""
+
+    def __init__(self, tell: Callable[[bool], None]) -> None:
+        self._tell = tell
+        self._who: set[str] = set()
+
+    def of(self, who: str) -> Callable[[bool], None]:
+        """How one of them says so."""
+
+        def say(wanted: bool) -> None:
+            before = bool(self._who)
+            (self._who.add if wanted else self._who.discard)(who)
+            if bool(self._who) != before:
+                self._tell(not before)
+
+        return say

@@ -13,7 +13,7 @@ from typing import Any
 from edge_face import messages, threads
 from edge_face.backends import Backends
 from edge_face.errors import WorkerError
-from edge_face.messages import CameraJob, Failed, FromChild, PhotoJob, Ready, ToChild, Trying
+from edge_face.messages import CameraJob, DrawJob, Failed, FromChild, PhotoJob, Ready, ToChild, Trying
 from edge_face.vision.models import thread_count
 
 START_S = 90.0
@@ -41,19 +41,19 @@ class Child:
         self._writer = writer
 
     @classmethod
-    async def start(cls, job: CameraJob | PhotoJob) -> Child:
+    async def start(cls, job: CameraJob | PhotoJob | DrawJob) -> Child:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 "-m",
-                "edge_face.worker",
+                "edge_face.drawing" if isinstance(job, DrawJob) else "edge_face.worker",
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                env=os.environ | threads.blas(thread_count(job.engine)),
+                env=os.environ | threads.blas(1 if isinstance(job, DrawJob) else thread_count(job.engine)),
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         ours.setblocking(False)

@@ -20,7 +20,7 @@ from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
 from edge_face.database import StoreThread, lock_for_daemon
 from edge_face.errors import StoreError
-from edge_face.events import Event, FrameView, State
+from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.journal import Journal
@@ -135,6 +135,11 @@ class Daemon:
                     status=self.status,
                     pseudonym_key=await self._pseudonym_key(store, thread),
                     on_viewers=self._on_viewers,
+                    in_view=self.in_view,
+                    jpeg_quality=config.stream.jpeg_quality,
+                    visit_gap_s=config.decision.presence_timeout,
+                    cooldown_s=config.decision.cooldown,
+                    clock=self._clock,
                 ),
             )
             await server.start()
@@ -218,6 +223,10 @@ class Daemon:
             "failed" if not working else "ok" if healthy else "degraded",
             "synced" if self._clock_synced else "unsynced",
         )
+
+    def in_view(self) -> list[InView]:
+        """The faces now before the cameras."""
+        return [seen for gate in self._gates.values() for seen in gate.in_view()]
 
     def status(self) -> dict[str, Any]:
         now = self._clock.monotonic()

@@ -166,6 +166,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class InView:
+    """A face that is in view now, and what is known about it."""
+
+    camera: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """A verdict that became final: at most one PASS and one REJECT a visit. This, and nothing else, may move a lock."""
 

@@ -11,7 +11,7 @@ from edge_face import settings
 from edge_face.access import Access, Outcome
 from edge_face.bus import Bus
 from edge_face.clock import Clock
-from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, State, uuid7
+from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, InView, State, Verdict, uuid7
 from edge_face.gallery import Gallery
 from edge_face.metrics import Meter
 
@@ -53,6 +53,8 @@ class Gate:
         self._demo = demo
         self._gallery = Gallery.empty()
         self.paused = False
+        self._in_view: tuple[Verdict, ...] = ()
+        self._in_view_at = float("-inf")
         self.meter = Meter()
         self.decisions: Counter[str] = Counter()
 
@@ -82,6 +84,8 @@ class Gate:
             self._settled = outcome.settled
             self._on_settled(outcome.settled)
         self._tell(outcome)
+        if outcome.verdicts:
+            self._in_view, self._in_view_at = outcome.verdicts, result.grabbed_at
         self.meter.frame(result, now)
         if self._views.watched:
             self._views.send(
@@ -96,6 +100,15 @@ class Gate:
                     clock_synced=self._clock_synced(),
                 )
             )
+
+    def in_view(self) -> tuple[InView, ...]:
+        """The faces of the newest frame that shows any, as long as it is one of now; a camera that is lost shows none.
+
+        Not of the newest frame alone: a detector misses a face now and then.
+        """
+        if self._clock.monotonic() - self._in_view_at > self._options.max_age:
+            self._in_view = ()
+        return tuple(InView(self.camera, verdict) for verdict in self._in_view)
 
     def remember(self, person_id: str, passed_at: float) -> None:
         """A PASS from before a restart (monotonic seconds)."""

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from edge_face import settings
-from edge_face.events import CameraState, Face, FrameResult, KnownTrack
+from edge_face.events import Box, CameraState, Face, FrameResult, KnownTrack, Status
 
 _LENGTH = struct.Struct("<I")
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -99,6 +99,36 @@ class PhotoResult:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawJob:
+    """The first message to the child that draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A box, its colour by `status`, and what stands over it."""
+
+    box: Box
+    status: Status
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    id: int
+    jpeg: bytes
+    labels: tuple[Label, ...]
+    quality: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """`jpeg` is None where the frame could not be read."""
+
+    id: int
+    jpeg: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Trying:
     """This backend is loaded next. If the child dies before the next message, it is known what killed it."""
 
@@ -133,8 +163,8 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | WantJpeg | WantPicture | PauseWork | Settled | Photo
-FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult
+ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | Settled | Photo | Draw
+FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult | Drawn
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda array: array.tobytes())

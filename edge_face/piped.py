@@ -215,7 +215,7 @@ def _ended(process: int) -> bool:
 def _wait_for_all(group: int) -> None:
     """Until none of a killed group is left, so that the next start finds the camera free.
 
-    A camera's child inherits the orphans of what it started (`worker.main`), and they must not stay as zombies.
+    A camera's child inherits the orphans of what it started (`lifeline.live`), and they must not stay as zombies.
     """
     end = time.monotonic() + _END_S
     with suppress(ProcessLookupError, PermissionError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,6 +129,38 @@ class Store(AttendanceStore):
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
             _insert_templates(db, owner, blobs, thumbnails, now)
             return _get(db, owner, "id")
+
+    def add_student(self, name: str, external_id: str | None, data: Mapping[str, Any]) -> Person:
+        """Keep what another system knows of the person of that name, who is made, without a face, if there is none.
+
+        Raises RequestError; ConflictError where the person has another external id, so is somebody else, or somebody
+        else has that one.
+        """
+        name, external_id = clean_name(name), clean_external_id(external_id)
+        with self.writing() as db:
+            person = _find(db, name, "name")
+            if external_id is not None:
+                _refuse_taken(db, external_id, person)
+            if person is None:
+                owner = person_id(name, lambda candidate: _is_taken(db, candidate))
+                insert = "INSERT INTO people (id, name, external_id, created_at) VALUES (?, ?, ?, ?)"
+                db.execute(insert, (owner, name, external_id, self._clock.wall()))
+            else:
+                owner = person.id
+                if external_id is not None and person.external_id not in (None, external_id):
+                    raise ConflictError(f"{name} has another external id already")
+                if external_id is not None and person.external_id is None:
+                    db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
+            text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+            db.execute("INSERT OR REPLACE INTO person_data VALUES (?, ?)", (owner, text))
+            return _get(db, owner, "id")
+
+    def student_data(self, person_id: str) -> dict[str, Any]:
+        """What `add_student` was given; empty for everybody else."""
+        with self.reading() as db:
+            row = db.execute("SELECT data FROM person_data WHERE person_id = ?", (person_id,)).fetchone()
+        data: dict[str, Any] = json.loads(row[0]) if row else {}
+        return data
 
     def add_faces_to(
         self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()

@@ -7,11 +7,8 @@ ends when its parent is gone, and may be killed at any moment: it keeps nothing 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
 import warnings
@@ -22,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_face import logs, memory, photos
+from edge_face import lifeline, logs, memory, photos
 from edge_face.capture import CameraThread, Frame, ThreadState
 from edge_face.clock import SystemClock
 from edge_face.engine import Engine
@@ -56,7 +53,6 @@ _PHOTO_NICE = 10
 """Photos may take longer when a camera needs the processor."""
 _CAMERA_SCORE, _PHOTO_SCORE = 200, 800
 """Who goes first when the machine is out of memory: photos, then a camera, which is started again; then the parent."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class CameraLoop:
@@ -252,16 +248,5 @@ def _serve(channel: Channel) -> None:
         raise SystemExit(1) from None
 
 
-def main() -> None:
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a camera's program may leave orphans, which piped.Program.close reaps
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
-    # Threads blocked in a driver and native destructors must not delay the end.
-    sys.stderr.flush()
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    lifeline.live(_serve)

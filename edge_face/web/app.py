@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge_face import prometheus, settings
+from edge_face.bus import Wants
 from edge_face.errors import EdgeFaceError
+from edge_face.painter import Painter
 from edge_face.web import dropin
 from edge_face.web.apidocs import ApiDocs
 from edge_face.web.attendance import AttendanceApi
@@ -19,11 +22,13 @@ from edge_face.web.cameras import CamerasApi
 from edge_face.web.dropin import DropIn
 from edge_face.web.events import EventsApi
 from edge_face.web.exports import Exports
+from edge_face.web.mjpeg import MJPEG, Mjpeg
 from edge_face.web.people import PeopleApi, PhotoWork
 from edge_face.web.replies import Refusal, error_reply, refusal, reply
 from edge_face.web.services import Health, Part, Route, Services
 from edge_face.web.spec import Spec
 from edge_face.web.stream import FrameStream
+from edge_face.web.uploads import Uploads
 
 __all__ = ["GUARD", "STREAM", "Health", "Services", "build_app", "build_legacy_app"]
 
@@ -42,8 +47,12 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "S
 def build_app(services: Services, config: settings.Config) -> web.Application:
     """Everything on the one port."""
     guard = Guard(services.role_of, config.api.host, services.clock)
-    stream = FrameStream(services.views, services.on_viewers, guard.still_valid)
+    wants = Wants(services.on_viewers)
+    stream = FrameStream(services.views, wants.of("stream"), guard.still_valid)
+    painter = Painter(services.jpeg_quality)
+    mjpeg = Mjpeg(services.views, wants.of("mjpeg"), guard.still_valid, services.status, painter)
     work = PhotoWork(services.people)
+    uploads = Uploads(work, services, guard.still_valid)
     exports = Exports()
     parts: tuple[Part, ...] = (
         StatusApi(services),
@@ -53,15 +62,19 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
         AttendanceApi(services.store, services.thread, exports),
         stream,
         guard.tickets,
-        DropIn(work, services.pseudonym_key),
+        uploads,
+        mjpeg,
+        DropIn(work, services),
     )
     routes = [route for part in parts for route in part.routes()]
-    return _application(guard, stream, routes + ApiDocs(routes).routes())
+    app = _application(guard, stream, routes + ApiDocs(routes).routes(), stream.close, uploads.close, mjpeg.close)
+    app[MJPEG] = mjpeg
+    return app
 
 
 def build_legacy_app(app: web.Application) -> web.Application:
     """The second port: the same stream, and nothing else."""
-    return _application(app[GUARD], app[STREAM], app[STREAM].routes())
+    return _application(app[GUARD], app[STREAM], app[STREAM].routes(), app[STREAM].close)
 
 
 class StatusApi:
@@ -88,17 +101,20 @@ class StatusApi:
         return web.Response(body=text, headers={"Content-Type": prometheus.CONTENT_TYPE})
 
 
-def _application(guard: Guard, stream: FrameStream, routes: Iterable[Route]) -> web.Application:
+def _application(
+    guard: Guard, stream: FrameStream, routes: Iterable[Route], *closes: Callable[[], Awaitable[None]]
+) -> web.Application:
+    """`closes` end what would otherwise go on for ever."""
     known: dict[web.AbstractRoute, Route] = {}
     app = web.Application(middlewares=[_door(guard, known)])
     app[GUARD], app[STREAM] = guard, stream
     for route in routes:
         known[app.router.add_route(route.method, route.path, route.handler)] = route
 
-    async def close_stream(_app: web.Application) -> None:
-        await stream.close()
+    async def close_streams(_app: web.Application) -> None:
+        await asyncio.gather(*(close() for close in closes))
 
-    app.on_shutdown.append(close_stream)
+    app.on_shutdown.append(close_streams)
     return app
 
 

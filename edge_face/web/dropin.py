@@ -7,19 +7,21 @@ import binascii
 import hashlib
 import hmac
 import io
+import os
 import string
+from typing import Any
 
 from aiohttp import web
 
 from edge_face.errors import ImageError, RequestError
-from edge_face.events import Encoding, Person
-from edge_face.people import StillFace
+from edge_face.events import Encoding, InView, Person
+from edge_face.people import Still, StillFace
 from edge_face.web import schema
 from edge_face.web.forms import IMAGES, MAX_IMAGE_BYTES, ZIP, FileField, read_form
 from edge_face.web.people import PhotoWork
 from edge_face.web.replies import Refusal, reply
-from edge_face.web.services import Route
-from edge_face.web.spec import Spec, texts_of
+from edge_face.web.services import Route, Services
+from edge_face.web.spec import Spec, convert_body, object_of, texts_of
 
 PATHS = frozenset({"/register", "/unregister", "/faces", "/register-faces", "/process-frame/", "/process-frame"})
 """Where an error also says `"success": false`."""
@@ -28,6 +30,7 @@ _FRAME = FileField(("frame",), MAX_IMAGE_BYTES * 4 // 3 + 100_000)  # base64 is 
 _BASE64 = string.ascii_letters.encode() + string.digits.encode() + b"+/="
 _STEP = 256 * 1024  # a multiple of 4
 _LONGEST_HEAD = 1024
+_DEEPEST = 20
 _URL_SAFE = bytes.maketrans(b"-_ ", b"+/+")  # a plus sign that was not escaped in a form arrives as a blank
 
 _REGISTER = Spec("Enrol", schema.Done, form=schema.EnrolForm, files=IMAGES, errors=(409,))
@@ -40,14 +43,27 @@ _REGISTER_FACES = Spec(
     files=ZIP,
     others={422: schema.RegisterFaces},
 )
+_ONE = FileField(("image", "file", "frame"))
+_FILE = FileField(("file",))
+_MATCH = Spec("Who is in a picture: one name", schema.Matched, files=_ONE)
+_RECOGNISE = Spec(
+    "Who is in a picture: names and ids, and at the end how many are unknown",
+    list[schema.Recognised],
+    files=_FILE,
+)
+_CREATE = Spec("Keep what is known of a person", schema.StudentCreated, body=schema.NewStudent, errors=(409,))
+_HASH = Spec("A pseudonym of who is now in view", schema.SeenHash)
 _PROCESS_FRAME = Spec("The largest face: who, where, and dlib's encoding", schema.ProcessedFrame, files=_FRAME)
 
 
 class DropIn:
-    def __init__(self, work: PhotoWork, pseudonym_key: bytes) -> None:
+    def __init__(self, work: PhotoWork, services: Services) -> None:
         self._work = work
         self._people = work.people
-        self._key = pseudonym_key
+        self._services = services
+        self._key = services.pseudonym_key
+        self._nonce = os.urandom(16)
+        """Track numbers begin anew with each start."""
 
     def routes(self) -> list[Route]:
         return [
@@ -55,6 +71,10 @@ class DropIn:
             Route("POST", "/unregister", self.unregister, "admin", _UNREGISTER),
             Route("GET", "/faces", self.faces, "viewer", _FACES),
             Route("POST", "/register-faces", self.register_faces, "admin", _REGISTER_FACES),
+            Route("POST", "/match", self.match, "admin", _MATCH),
+            Route("POST", "/recognize_faces", self.recognise, "admin", _RECOGNISE),
+            Route("POST", "/create-student", self.create_student, "admin", _CREATE),
+            Route("GET", "/hash", self.hash, "viewer", _HASH),
             Route("POST", "/process-frame/", self.process_frame, "admin", _PROCESS_FRAME),
             Route("POST", "/process-frame", self.process_frame, "admin"),
         ]
@@ -87,6 +107,49 @@ class DropIn:
             return reply(body | {"result": result}, 422)
         return reply({"success": True, "result": result})
 
+    async def match(self, request: web.Request) -> web.Response:
+        """The largest face that is somebody."""
+        still = await self._still(request, _ONE)
+        names = [face.person.name for face in still.faces if face.status == "PASS" and face.person]
+        return reply({"match": names[0] if names else "Unknown"})
+
+    async def recognise(self, request: web.Request) -> web.Response:
+        """Each person once, the largest face first."""
+        still = await self._still(request, _FILE)
+        found = {face.person.id: face.person for face in still.faces if face.status == "PASS" and face.person}
+        known = [schema.Recognised(person.name, person.external_id) for person in found.values()]
+        return reply([*known, schema.Recognised(unknown_faces=sum(face.status != "PASS" for face in still.faces))])
+
+    async def _still(self, request: web.Request, field: FileField) -> Still:
+        async with self._work.slots.taken():
+            (upload,) = (await read_form(request, field)).files
+            return await self._people.recognise(upload.data)
+
+    async def create_student(self, request: web.Request) -> web.Response:
+        body = await object_of(request)
+        said = convert_body(body, schema.NewStudent)
+        more = {key: value for key, value in body.items() if key not in ("name", "id")}
+        if _is_deep(more):
+            raise RequestError(f"The body is nested more than {_DEEPEST} levels deep.", "bad_field")
+        external_id = None if said.id is None else str(said.id)
+        services = self._services
+        person = await services.thread.run(services.store.add_student, said.name, external_id, more)
+        return reply(schema.StudentCreated("Student created successfully", person.external_id or person.id))
+
+    async def hash(self, _request: web.Request) -> web.Response:
+        """Of the largest face that is decided; null while there is none: nobody is there, or the votes are open."""
+        decided = [seen for seen in self._services.in_view() if seen.verdict.reason != "deciding"]
+        largest = max(decided, key=lambda seen: seen.verdict.box.area, default=None)
+        return reply(schema.SeenHash(self._pseudonym(largest) if largest else None))
+
+    def _pseudonym(self, seen: InView) -> str:
+        """A stranger's lasts as long as the track, and nothing of it can be traced to the face or to another day."""
+        verdict = seen.verdict
+        if verdict.status == "PASS" and verdict.person:
+            return person_pseudonym(self._key, verdict.person)
+        track = b"%s:%d:%s" % (self._nonce, verdict.track, seen.camera.encode())
+        return hmac.new(self._key, b"track:" + track, hashlib.sha256).hexdigest()
+
     async def process_frame(self, request: web.Request) -> web.Response:
         async with self._work.slots.taken():
             (upload,) = (await read_form(request, _FRAME)).files
@@ -106,6 +169,11 @@ class DropIn:
 
 def _hash(key: bytes, face: StillFace) -> str:
     return person_pseudonym(key, face.person) if face.person else encoding_pseudonym(key, face.face.encoding)
+
+
+def _is_deep(value: Any, left: int = _DEEPEST) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not left or any(_is_deep(each, left - 1) for each in inner)
 
 
 def person_pseudonym(key: bytes, person: Person) -> str:

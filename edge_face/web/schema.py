@@ -53,6 +53,10 @@ class StreamQuery(Struct):
     frame: Annotated[Literal["0", "1"], Meta(description="0: without the picture.")] | None = None
 
 
+class StreamingQuery(Struct):
+    camera: Annotated[str, Meta(description="Default: the first.")] | None = None
+
+
 class EnrolForm(Struct):
     name: str
     external_id: str | None = None
@@ -254,6 +258,32 @@ class RegisterFaces(Struct):
     result: RegisterReport
     error: str = ""
     message: str = ""
+
+
+class Matched(Struct):
+    match: Annotated[str, Meta(description="The name, or Unknown.")]
+
+
+class Recognised(Struct, rename={"name": "Student Name", "id": "ID"}):
+    """A person, or, as the last item, how many faces are nobody's."""
+
+    name: str | UnsetType = UNSET
+    id: Annotated[str | UnsetType | None, Meta(description="The external id.")] = UNSET
+    unknown_faces: int | UnsetType = UNSET
+
+
+class NewStudent(Struct):
+    name: str
+    id: Annotated[str | int | None, Meta(description="The external id. Any other fields are kept.")] = None
+
+
+class StudentCreated(Struct):
+    status: str
+    student_id: str
+
+
+class SeenHash(Struct):
+    hash: str | None
 
 
 class ProcessedFrame(Struct):

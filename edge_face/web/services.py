@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,7 @@ from aiohttp import web
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock
 from edge_face.database import StoreThread
-from edge_face.events import FrameView, Snapshot
+from edge_face.events import FrameView, InView, Person, Snapshot
 from edge_face.outbox import Missed, Page
 from edge_face.people import People
 from edge_face.tokens import Role
@@ -78,7 +78,15 @@ class AttendanceReader(Protocol):
     def each_attendance(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
 
 
-class Records(EventReader, AttendanceReader, Protocol):
+class Students(Protocol):
+    """What an older project's clients keep of people, and the rows made by their pictures; on the store's thread."""
+
+    def add_student(self, name: str, external_id: str | None, data: Mapping[str, Any]) -> Person: ...
+    def student_data(self, person_id: str) -> dict[str, Any]: ...
+    def mark_attendance(self, person: Person, *, clock_synced: bool) -> None: ...
+
+
+class Records(EventReader, AttendanceReader, Students, Protocol):
     """All that the store is asked for here."""
 
 
@@ -106,6 +114,12 @@ class Services:
     """Keys the hashes that stand for a person (`Database.secret`); without it nobody can tell whom a hash means."""
     on_viewers: Callable[[bool], None] = lambda _wanted: None
     """Told whether frames with pictures are watched, each time that it changes."""
+    in_view: Callable[[], Sequence[InView]] = tuple
+    """The faces now before the cameras."""
+    jpeg_quality: int = 70
+    visit_gap_s: float = 5.0
+    cooldown_s: float = 5.0
+    """As `[decision] presence_timeout` and `cooldown`; here for pictures that are sent to `/ws`."""
     clock: Clock = field(default_factory=SystemClock)
 
     async def role_of(self, token: str) -> Role | None:
@@ -127,4 +141,4 @@ class Route:
     spec: Spec | None = None
     """What it says of itself; None: left out of the OpenAPI document."""
     socket: bool = False
-    """A WebSocket: takes `?token=`, and only pages of the same origin may open it."""
+    """A WebSocket or another stream: takes `?token=`, and only pages of the same origin may open it."""

@@ -75,17 +75,29 @@ def texts_of(texts: Mapping[str, str], kind: type[T]) -> T:
 
 
 async def body_of(request: web.Request, kind: type[T], limit: int = 64 * 1024) -> T:
-    """The JSON body as `kind`. Raises RequestError, and aiohttp's error for a body that is too large."""
+    """The JSON body as `kind`; fields that it does not know are ignored. Raises as `object_of`."""
+    return convert_body(await object_of(request, limit), kind)
+
+
+def convert_body(body: Mapping[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"In the body: {_words(error)}.", "bad_field") from None
+
+
+async def object_of(request: web.Request, limit: int = 64 * 1024) -> dict[str, Any]:
+    """The JSON object of a body. Raises RequestError, and aiohttp's error for a body that is too large."""
     data = bytearray()
     async for chunk in request.content.iter_chunked(limit):
         data += chunk
         if len(data) > limit:
             raise web.HTTPRequestEntityTooLarge(limit, len(data))
     try:
-        return msgspec.json.decode(bytes(data), type=kind)
+        return msgspec.json.decode(bytes(data), type=dict[str, Any])
     except msgspec.ValidationError as error:
         raise RequestError(f"In the body: {_words(error)}.", "bad_field") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RequestError("The body is not JSON.", "malformed_json") from None
 
 

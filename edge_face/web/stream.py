@@ -84,7 +84,7 @@ class FrameStream:
         viewer = _Viewer(ws, request.transport, with_frame)
         with self._counted(viewer), self._views.subscribe(BOUND) as views:
             await ws.prepare(request)
-            _keep_fresh(request.transport)
+            keep_fresh(request.transport)
             try:
                 await self._serve(request, viewer, views)
             except (TimeoutError, ConnectionError):
@@ -169,7 +169,8 @@ class FrameStream:
             self._on_viewers(not before)
 
 
-def _keep_fresh(transport: asyncio.Transport | None) -> None:
+def keep_fresh(transport: asyncio.Transport | None) -> None:
+    """Let the kernel hold little for a viewer, so that what it shows is of now."""
     connection = transport.get_extra_info("socket") if transport else None
     if connection is not None:
         with contextlib.suppress(OSError):  # gone already

@@ -70,6 +70,7 @@ def test_schemathesis_finds_no_answer_that_is_not_in_the_document(tmp_path: Path
         command = [
             *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{daemon.url}/openapi.json"),
             *("-H", ": ".join(header), "--checks", CHECKS, "--max-examples", "60", "--seed", "1"),
+            *("--exclude-path", "/streaming"),  # has no end
             *("--phases", "examples,coverage,fuzzing"),
         ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

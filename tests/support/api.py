@@ -24,6 +24,7 @@ from edge_face.events import (
     Face,
     FrameResult,
     FrameView,
+    InView,
     Match,
     Person,
     Quality,
@@ -158,6 +159,8 @@ class Api:
     cameras: PreparedCameras
     wanted: list[bool] = field(default_factory=list)
     """What `on_viewers` was told."""
+    in_view: list[InView] = field(default_factory=list)
+    """The faces now before the cameras."""
 
     @property
     def stream_url(self) -> str:
@@ -204,6 +207,7 @@ async def running(
     views: Bus[FrameView] = Bus()
     wanted: list[bool] = []
     cameras = PreparedCameras()
+    in_view: list[InView] = []
     config = config or settings.Config(api=settings.Api(port=0))
     async with aiohttp.ClientSession() as session:
         services = Services(
@@ -217,10 +221,12 @@ async def running(
             status=lambda: STATUS,
             pseudonym_key=KEY,
             on_viewers=wanted.append,
+            in_view=lambda: in_view,
         )
         server = Server(config, services)
         api = Api(
-            server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), cameras, wanted
+            *(server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), cameras, wanted),
+            in_view,
         )
         try:
             await server.start()
