@@ -95,6 +95,7 @@ def test_wrong_usage_is_2_with_one_line(args: list[str], tmp_path: Path) -> None
         (["enroll", "--zip", "missing.zip"], "missing.zip"),
         (["enroll", "--dir", "missing"], "missing"),
         (["token", "--revoke", "999"], "999"),
+        (["import-ids", "missing.csv"], "missing.csv"),
         (["people", "--config", "missing.ini"], "missing.ini"),
     ],
 )
