@@ -196,8 +196,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             continue
         if camera.source.startswith("exec:") and camera.format not in ("auto", "mjpeg") and not size:
             yield f"{_heading('camera', id)} size: raw pictures do not say it, so it has to be set"
+    if config.remote.match_url and not _is_http(config.remote.match_url):
+        yield "[remote] match_url: expected an http:// or https:// address"
     for id, hook in config.webhooks.items():
-        if urlsplit(hook.url).scheme not in ("http", "https") or not urlsplit(hook.url).hostname:
+        if not _is_http(hook.url):
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
         if not _is_secret(hook.secret):
             yield f"{_heading('webhook', id)} secret: what follows whsec_ is no base64"
@@ -206,6 +208,15 @@ def _cross_checks(config: Config) -> Iterator[str]:
 def _heading(name: str, id: str) -> str:
     """Where the user has to look: the plain section has an id, too, but not in the file."""
     return f"[{name}]" if id == REPEATABLE[name] else f"[{name}:{id}]"
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for one that is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _is_secret(text: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_face import __version__, outputs, retention
 from edge_face.backends import Backends
-from edge_face.bus import Bus
+from edge_face.bus import Bus, Wants
 from edge_face.cameras import Cameras
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
@@ -29,6 +29,7 @@ from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
 from edge_face.publish import Publisher
+from edge_face.remote import RemoteMatcher
 from edge_face.roster import StoreRoster
 from edge_face.settings import Camera, Config
 from edge_face.slugs import slug
@@ -70,6 +71,7 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self._views: Bus[FrameView] = Bus()
+        self._wants = Wants(self._on_viewers)
         self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
         self._synchronised = synchronised
         self._clock_synced = synchronised()
@@ -134,7 +136,7 @@ class Daemon:
                     health=self.health,
                     status=self.status,
                     pseudonym_key=await self._pseudonym_key(store, thread),
-                    on_viewers=self._on_viewers,
+                    on_viewers=self._wants.of("web"),
                     in_view=self.in_view,
                     jpeg_quality=config.stream.jpeg_quality,
                     visit_gap_s=config.decision.presence_timeout,
@@ -180,6 +182,8 @@ class Daemon:
             return os.urandom(32)
 
     async def _work(self, store: Store, thread: StoreThread, tokens: Tokens, cameras: Cameras) -> None:
+        remote = self._config.remote
+        csv = Path(self._config.attendance.csv) if self._config.attendance.csv else None
         async with asyncio.TaskGroup() as group:
             services = [
                 group.create_task(_endless(name, service), name=name)
@@ -195,6 +199,9 @@ class Daemon:
                     ("pauses", cameras.watch()),
                 )
             ]
+            if remote.match_url:
+                matcher = RemoteMatcher(remote, csv, self._views, self._wants.of("remote"), self._clock)
+                services.append(group.create_task(_endless("remote", matcher.run()), name="remote"))
             watching = group.create_task(self._watch_cameras(), name="cameras")
             stopped = group.create_task(self._stop.wait(), name="stop")
             await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)

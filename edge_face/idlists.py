@@ -22,8 +22,8 @@ ID_HEADERS = (
     *("externalid", "studentid", "personid", "employeeid", "id", "ids"),
     *("studentnumber", "studentno", "employeenumber", "rollnumber", "rollno", "matricule", "code", "number", "no"),
 )
-"""Compared without case, blanks and punctuation: `Student ID`, `student_id` and `STUDENT-ID` are one. The first of these
-that a header has counts: beside a `Student ID`, a `No.` merely numbers the rows.
+"""Compared without case, blanks and punctuation: `Student ID`, `student_id` and `STUDENT-ID` are one. The first of
+these that a header has counts: beside a `Student ID`, a `No.` merely numbers the rows.
 """
 _HEADER_WITHIN = 20
 """Rows at the top, a title say, in which the header is looked for."""

@@ -203,6 +203,16 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    match_url: str = option(
+        "",
+        "Send frames with a face to this /match server and append its answers, Unknown as well, to [attendance] csv; "
+        "they are used for nothing else. Empty: off. http://any:TOKEN@host:5000/match for another edge-face.",
+    )
+    interval: float = option(5.0, "Least seconds between two frames of a camera that are sent.", low=0.1, high=86400)
+
+
+@dataclass(frozen=True, slots=True)
 class Attendance:
     csv: str = option("", "Append a row for each PASS visit to this CSV file; empty: off.")
     unknown: bool = option(False, "Also a row named Unknown for each visit of an unknown face.")
@@ -223,6 +233,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "stream": Stream,
     "mqtt": Mqtt,
     "webhook": Webhook,
+    "remote": Remote,
     "attendance": Attendance,
     "log": Log,
 }
@@ -243,6 +254,7 @@ class Config:
     api: Api = Api()
     stream: Stream = Stream()
     mqtt: Mqtt = Mqtt()
+    remote: Remote = Remote()
     attendance: Attendance = Attendance()
     log: Log = Log()
     cameras: Mapping[str, Camera] = field(default_factory=lambda: {"front": Camera()})

@@ -53,6 +53,7 @@ def _demo_config(configured: settings.Config, folder: Path) -> settings.Config:
         cameras={"front": settings.Camera(source="demo")},
         storage=settings.Storage(path=str(folder / "demo.db")),
         webhooks={},
+        remote=settings.Remote(),
         attendance=settings.Attendance(),
         demo=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import errno
+import fcntl
 import io
 import os
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ def append(path: Path, name: str, timestamp: float, *, once: bool = False) -> No
     # this file compare them with the enrolled names. The xlsx export is the one for spreadsheets.
     row = _line(name, local_time(timestamp))
     with path.open("a+b", buffering=0) as file:  # a buffer would write once more, on closing, what had failed
+        fcntl.flock(file, fcntl.LOCK_EX)  # events and the answers of a remote server are written by two threads
         size = file.seek(0, os.SEEK_END)
         if not size:
             sync_folder(path.parent)

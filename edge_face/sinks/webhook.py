@@ -45,7 +45,7 @@ class WebhookSink:
         self._clock = clock
         self._attempt_s = attempt_s
         self._key = signing_key(hook.secret, f"[webhook:{hook_id}] secret") if hook.secret else None
-        self._where = _where(hook.url)
+        self._where = server_of(hook.url)
         self._session: aiohttp.ClientSession | None = None
 
     def wants(self, event: Event) -> bool:
@@ -154,7 +154,7 @@ def sign(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode('ascii')}"
 
 
-def _where(url: str) -> str:
+def server_of(url: str) -> str:
     """Scheme, host and port only: receivers hide keys in the path as well as in the query."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
