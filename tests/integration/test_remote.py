@@ -38,7 +38,8 @@ class Server:
         form = await request.post()
         picture = form["image"]
         assert isinstance(picture, web.FileField)
-        self.pictures.append(picture.file.read())
+        with picture.file:
+            self.pictures.append(picture.file.read())
         self.auth.append(request.headers.get("Authorization"))
         await asyncio.sleep(self.delay_s)
         return self.answer()

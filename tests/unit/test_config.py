@@ -119,6 +119,15 @@ def test_a_secret_that_is_no_base64_is_told_with_the_rest_and_not_shown(tmp_path
     assert found == "[webhook:a] secret: what follows whsec_ is no base64"
 
 
+def test_addresses_that_are_none_are_told(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[remote]\nmatch_url = localhost:5000/match\n[webhook]\nurl = http://x:y/\n") == [
+        "[remote] match_url: expected an http:// or https:// address",
+        "[webhook] url: expected an http:// or https:// address",
+    ]
+    c = load(tmp_path, "[remote]\nmatch_url = http://any:hush@server:5000/match\n")
+    assert "hush" not in config.effective_text(c)
+
+
 def test_the_demo_stands_alone(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[camera:a]\nsource = demo\n[camera:b]\nsource = 0\n")
     assert "demo" in found
