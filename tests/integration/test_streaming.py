@@ -256,3 +256,10 @@ async def test_hash(api: Api) -> None:
     assert await seen_hash(api) == person_pseudonym(KEY, KATYA), "the largest"
     api.in_view.clear()
     assert await seen_hash(api) is None
+
+
+def test_a_label_names_nobody_but_who_passed() -> None:
+    assert mjpeg._label(verdict()).text == "Katya"
+    for reason in ("deciding", "not_allowed", "unknown"):
+        known = replace(verdict("REJECT", reason), person=KATYA)
+        assert mjpeg._label(known).text == reason
