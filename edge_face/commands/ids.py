@@ -11,7 +11,7 @@ from edge_face.errors import ConflictError, NotFoundError, RequestError
 from edge_face.events import Person
 from edge_face.idlists import IdRow
 from edge_face.names import clean_external_id, key_text
-from edge_face.store import Store
+from edge_face.store import Changes, Store
 
 
 def import_ids(args: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def _give(store: Store, row: IdRow, given: dict[str, IdRow]) -> Person:
         raise ConflictError(f"Row {before.number} gave {person.name} the id {before.external_id}")
     if person.external_id == external_id:
         return person
-    return store.update_person(person.id, external_id=external_id, by="id")
+    return store.update_person(person.id, Changes(external_id=external_id), "id")
 
 
 def _find(store: Store, name: str) -> Person:

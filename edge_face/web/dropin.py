@@ -168,7 +168,8 @@ class DropIn:
 
 
 def _hash(key: bytes, face: StillFace) -> str:
-    return person_pseudonym(key, face.person) if face.person else encoding_pseudonym(key, face.face.encoding)
+    passed = face.person if face.status == "PASS" else None  # whoever is blocked is a stranger here
+    return person_pseudonym(key, passed) if passed else encoding_pseudonym(key, face.face.encoding)
 
 
 def _is_deep(value: Any, left: int = _DEEPEST) -> bool:
