@@ -96,11 +96,12 @@ def test_a_camera_seen_through_the_older_routes(tmp_path: Path, eileen: bytes, s
         listed = daemon.get("/student_attendance").json()
         assert {(row["name"], row["external_id"], row["source"]) for row in listed} == {("Eileen", "7", "camera")}
         assert "camera" in edge_face("attendance", "--date", "today", config=config).stdout
-        before = len(events(config))
+        before, began = len(events(config)), time.monotonic()
         match = daemon.post("/match", files={"image": ("frame.jpg", eileen, "image/jpeg")})
         assert match.json() == {"match": "Eileen"}
         found = events(config)
-        assert len(found) - before <= 1, "at most the camera's own"
+        rounds = (time.monotonic() - began) / 7 + 1
+        assert len(found) - before <= rounds, "the camera's own, one in each round of the clip"
         assert daemon.health() == "ok"
         assert daemon.end()[0] == 0
     assert server.pictures
