@@ -80,15 +80,14 @@ class Mjpeg:
                 for task in (sending, watching):
                     task.cancel()
                 await asyncio.gather(sending, watching, return_exceptions=True)
-        if request.transport is not None:
-            request.transport.abort()  # it has no end of its own, and a viewer that reads nothing would not see one
+        stream.abort(request.transport)  # it has no end of its own, and a viewer that reads nothing would not see one
         return response
 
     async def close(self) -> None:
         """End it for all viewers."""
         self._closing = True
         for transport in list(self._transports):
-            transport.abort()
+            stream.abort(transport)
         for drawn in self._drawn.values():
             drawn.close()
         self._end_work()

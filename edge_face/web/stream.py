@@ -47,8 +47,7 @@ class _Viewer:
 
     def cut_off(self) -> None:
         """Without a goodbye: one that reads nothing would not read that either."""
-        if self.transport is not None:
-            self.transport.abort()
+        abort(self.transport)
 
 
 class FrameStream:
@@ -83,9 +82,9 @@ class FrameStream:
         with_frame = request.query.get("frame", "1").lower() not in ("0", "false", "no")
         viewer = _Viewer(ws, request.transport, with_frame)
         with self._counted(viewer), self._views.subscribe(BOUND) as views:
-            await ws.prepare(request)
-            keep_fresh(request.transport)
             try:
+                await ws.prepare(request)
+                keep_fresh(request.transport)
                 await self._serve(request, viewer, views)
             except (TimeoutError, ConnectionError):
                 viewer.cut_off()
@@ -167,6 +166,14 @@ class FrameStream:
         change()
         if self.viewers_want_frames() != before:
             self._on_viewers(not before)
+
+
+def abort(transport: asyncio.Transport | None) -> None:
+    """End a connection at once, whether or not it still is one."""
+    if transport is not None:
+        # asyncio's own mistake: one that was closing, and ended when its buffer was empty, has no loop any more.
+        with contextlib.suppress(AttributeError):
+            transport.abort()
 
 
 def keep_fresh(transport: asyncio.Transport | None) -> None:

@@ -239,3 +239,24 @@ async def test_tls(tmp_path: Path) -> None:
     with pytest.raises(EdgeFaceError, match=r"\[api\] cert, key"):
         async with running(tmp_path / "bad", config=settings.Config(api=api_settings)):
             pass
+
+
+async def test_a_connection_that_ended_by_itself_can_be_cut_off() -> None:
+    """As a slow viewer's does that reads its last bytes when it is already given up."""
+    transports: list[asyncio.Transport] = []
+
+    class Sender(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            transports.append(transport)
+            transport.write(bytes(20_000_000))
+            transport.close()
+
+    server = await asyncio.get_running_loop().create_server(Sender, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert len(await reader.read()) == 20_000_000
+        writer.close()
+        await asyncio.sleep(0.05)
+        stream.abort(transports[0])
+        stream.abort(None)
