@@ -39,7 +39,7 @@ _BAD_ZIP = (
     LookupError,
     OverflowError,
 )
-"""What zipfile raises for damaged files. (NotImplementedError is a RuntimeError.)"""
+"""What zipfile raises for damaged files; RuntimeError also for a compression that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)

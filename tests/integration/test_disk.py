@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,6 @@ from tests.support.broker import Broker, Watcher, until, watching
 from tests.support.daemon import Daemon, edge_face, write_config
 from tests.support.disk import break_card, broken_card, mend_card, no_room, small_disk
 from tests.support.photos import astronaut
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 class Gate:
