@@ -7,12 +7,17 @@ usage: python benchmarks/encoder.py [FOLDER] [--photos N] [--rounds N] [--json]
 
 Agreement: the largest L2 difference to `face_recognition.face_encodings` over all faces that HOG finds. Times are
 for one face, of backends that take turns: wall clock, and the median of CPU time, which holds on a busy machine.
+
+Arithmetic: what the network has to compute for a face, how fast this machine multiplies matrices, and from both how
+many times as fast as dlib a backend could at best be here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import platform
 import statistics
 import time
@@ -20,14 +25,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import cv2
 import face_recognition
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from edge_face import demo, settings
 from edge_face.errors import EdgeFaceError
 from edge_face.vision import models
+from edge_face.vision.onnx_build import encoder_model
+from edge_face.vision.weights import read_encoder
 
 Image = npt.NDArray[np.uint8]
 
@@ -108,6 +118,34 @@ def measure(
     return rows
 
 
+def arithmetic(dlib_ms: float) -> dict[str, float]:
+    weights = read_encoder(models.weights(models.ENCODER))
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(encoder_model(weights))).graph
+    shapes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in graph.value_info}
+    kernels = {each.name: list(each.dims) for each in graph.initializer}
+    convs = [node for node in graph.node if node.op_type == "Conv"]
+    sums = sum(math.prod(shapes[conv.output[0]][1:]) * math.prod(kernels[conv.input[1]][1:]) for conv in convs)
+    gflop = 2e-9 * sums
+    speed = matrix_speed()
+    return {
+        "gflop": gflop,
+        "machine_gflop_per_s": speed,
+        "least_ms": gflop / speed * 1000,
+        "most_ratio": dlib_ms / (gflop / speed * 1000),
+    }
+
+
+def matrix_speed(size: int = 512, rounds: int = 50) -> float:
+    """GFLOP/s of NumPy's float32 matrix product on one thread: the best of many, as other programs may run."""
+    a, b = np.random.default_rng(1).random((2, size, size), np.float32)
+    least = math.inf
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        a @ b
+        least = min(least, time.perf_counter() - begin)
+    return 2e-9 * size**3 / least
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
@@ -126,8 +164,9 @@ def main() -> None:
         photos(args.folder, args.photos) if args.folder else demo_photos(), loaded["face_recognition"]
     )
     rows = measure(chips, expected, {name: each.encoder for name, each in loaded.items()}, args.rounds)
+    limits = arithmetic(next(row.cpu_ms for row in rows if row.backend == "face_recognition"))
     if args.json:
-        print(json.dumps({"faces": len(chips), "rows": [asdict(row) for row in rows]}))
+        print(json.dumps({"faces": len(chips), "rows": [asdict(row) for row in rows], "arithmetic": limits}))
         return
     print(
         f"{platform.machine()}, Python {platform.python_version()}, {len(chips)} faces, {args.rounds} rounds, "
@@ -138,6 +177,10 @@ def main() -> None:
     for row in rows:
         numbers = (row.p50_ms, row.p95_ms, row.p99_ms, row.cpu_ms, row.ratio, row.ratio_cpu, row.batch_ms)
         print(f"{row.backend:<18}" + "".join(f"{number:>11.2f}" for number in numbers) + f"{row.max_l2:>11.2g}")
+    print(
+        "\n{gflop:.3f} GFLOP for a face; this machine multiplies matrices with {machine_gflop_per_s:.0f} GFLOP/s: "
+        "{least_ms:.2f} ms at least, {most_ratio:.1f} times as fast as dlib at most".format(**limits)
+    )
 
 
 if __name__ == "__main__":

@@ -131,6 +131,9 @@ def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -
         if agreement := found[name].get("agreement"):
             yield "\nAgreement with dlib's CNN:\n"
             yield from table([{**agreement, "added": len(agreement["added"])}])
+        if arithmetic := found[name].get("arithmetic"):
+            yield "\nA face's arithmetic, this machine's float32 matrix product, and what follows from both:\n"
+            yield from table([arithmetic])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
