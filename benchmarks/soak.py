@@ -156,7 +156,7 @@ async def run(folder: Path, minutes: float) -> Report:
                 "camera": {"loop": "true"},
                 "camera:front": {"source": write_clip(folder / "front.avi", frames)},
                 "camera:back": {"source": write_clip(folder / "back.avi", busy_gate(CLIP_SHIFT))},
-                "camera:stream": {"source": stream.address},
+                "camera:stream": {"source": stream.url},
                 "engine": {"threads": 1},
                 "decision": {"cooldown": 2, "presence_timeout": 2, "max_age": MAX_AGE_S, "event_ttl": EVENT_TTL_S},
                 "mqtt": {"host": "127.0.0.1", "port": broker.port},

@@ -6,14 +6,14 @@ pictures are made here; they are no events, and open nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from edge_face.events import Person, utc
-from edge_face.names import key_text
-from edge_face.outbox import READ_AT_ONCE, EventStore, Page, after_of, page_of, rows_for
+from edge_face.outbox import EventStore
+from edge_face.pages import Filters, Page, Table, read_page
 
 _COLUMNS = "id, timestamp, source, camera, seq, person_id, name, external_id, clock_synced"
+_ROWS = Table("attendance", _COLUMNS, order="id", cursor="a", status="'PASS'")
 
 
 class AttendanceStore(EventStore):
@@ -34,43 +34,16 @@ class AttendanceStore(EventStore):
     def attendance(
         self,
         *,
-        since: float | None = None,
-        until: float | None = None,
-        status: str | None = None,
-        person: str | None = None,
-        camera: str | None = None,
         limit: int | None = 100,
         cursor: str | None = None,
         newest_first: bool = True,
+        **filters: Unpack[Filters],
     ) -> Page[dict[str, Any]]:
-        """Rows in the order in which they were noted. The filters are those of `events`; as everybody in the list has
-        passed, `status` REJECT finds nobody. Raises RequestError (`bad_cursor`).
+        """Rows in the order in which they were noted. As everybody in the list has passed, `status` REJECT finds
+        nobody. Raises RequestError (`bad_cursor`).
         """
-        filters: dict[str, tuple[str, float | str | None]] = {
-            "since": ("timestamp >= :since", since),
-            "until": ("timestamp < :until", until),
-            "status": ("'PASS' = :status", status),
-            "person": ("(person_id = :person OR name = :person)", person),
-            "camera": ("camera = :camera", camera),
-            "after": (f"id {'<' if newest_first else '>'} :after", after_of(cursor, "a")),
-        }
-        values = {name: key_text(value) if isinstance(value, str) else value for name, (_, value) in filters.items()}
-        where = " AND ".join(sql for sql, value in filters.values() if value is not None) or "true"
-        # Only the constants above are put together; every value is bound.
-        query = f"SELECT {_COLUMNS} FROM attendance WHERE {where} ORDER BY id {'DESC' if newest_first else 'ASC'}"  # noqa: S608
         with self.reading() as db:
-            rows = db.execute(f"{query} LIMIT :rows", values | {"rows": rows_for(limit)}).fetchall()
-        return page_of([(row, row[0]) for row in rows], limit, "a", lambda row: _payload(*row))
-
-    def each_attendance(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """All that `attendance` finds, in small reads, so that an export fills no memory and holds up no daemon."""
-        cursor: str | None = None
-        while True:
-            page = self.attendance(**filters, limit=READ_AT_ONCE, cursor=cursor)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+            return read_page(db, _ROWS, lambda row: _payload(*row), filters, limit, cursor, newest_first)
 
     def purge(self, before: float, batch: int = 500) -> int:
         """Events, whose rows go with them, and as many rows of pictures; returns the larger number of the two."""

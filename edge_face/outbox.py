@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Unpack
 
 from edge_face.clock import Clock, boot_id
 from edge_face.database import BUSY_TIMEOUT_S, Database
-from edge_face.errors import RequestError
 from edge_face.events import Event
-from edge_face.names import key_text
+from edge_face.pages import Filters, Page, Table, read_page
 
 OUTBOX_LIMIT = 10_000
 """Rows kept for one target. A day at a busy gate, and some megabytes."""
 
-READ_AT_ONCE = 500
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Part of a list; `next_cursor` asks for the rest and is None at the end."""
-
-    items: list[T]
-    next_cursor: str | None
+_EVENTS = Table("events", columns="payload", order="seq", cursor="e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,43 +278,14 @@ class EventStore(Database):
     def events(
         self,
         *,
-        since: float | None = None,
-        until: float | None = None,
-        status: str | None = None,
-        person: str | None = None,
-        camera: str | None = None,
         limit: int | None = 100,
         cursor: str | None = None,
         newest_first: bool = True,
+        **filters: Unpack[Filters],
     ) -> Page[dict[str, Any]]:
-        """Events as they were sent, by seq. `since` (included) and `until` (not included) are Unix seconds; `person`
-        is an id or an exact name; `limit` None: all of them. Raises RequestError (`bad_cursor`).
-        """
-        filters: dict[str, tuple[str, float | str | None]] = {
-            "since": ("timestamp >= :since", since),
-            "until": ("timestamp < :until", until),
-            "status": ("status = :status", status),
-            "person": ("(person_id = :person OR name = :person)", person),
-            "camera": ("camera = :camera", camera),
-            "after": (f"seq {'<' if newest_first else '>'} :after", after_of(cursor, "e")),
-        }
-        values = {name: key_text(value) if isinstance(value, str) else value for name, (_, value) in filters.items()}
-        where = " AND ".join(sql for sql, value in filters.values() if value is not None) or "true"
-        # Only the constants above are put together; every value is bound.
-        query = f"SELECT payload, seq FROM events WHERE {where} ORDER BY seq {'DESC' if newest_first else 'ASC'}"  # noqa: S608
+        """Events as they were sent, by seq. Raises RequestError (`bad_cursor`)."""
         with self.reading() as db:
-            rows = db.execute(f"{query} LIMIT :rows", values | {"rows": rows_for(limit)}).fetchall()
-        return page_of(rows, limit, "e", json.loads)
-
-    def each_event(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """All that `events` finds, in small reads, so that an export fills no memory and holds up no daemon."""
-        cursor: str | None = None
-        while True:
-            page = self.events(**filters, limit=READ_AT_ONCE, cursor=cursor)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+            return read_page(db, _EVENTS, lambda row: json.loads(row[0]), filters, limit, cursor, newest_first)
 
     def purge(self, before: float, batch: int = 500) -> int:
         """Delete up to `batch` events older than `before` (Unix seconds); returns how many. Call until it is fewer.
@@ -369,29 +327,3 @@ def _count_drops(db: sqlite3.Connection, target: str, reason: str, count: int) -
             "INSERT INTO drops VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
             (target, reason, count),
         )
-
-
-def rows_for(limit: int | None) -> int:
-    """How many rows to ask SQLite for: one more than the page, to know whether there is a next one; -1: all."""
-    return -1 if limit is None else max(1, limit) + 1
-
-
-def page_of(rows: Sequence[tuple[Any, Any]], limit: int | None, kind: str, build: Callable[[Any], T]) -> Page[T]:
-    """A page from rows of (what to build the item from, its place in the order)."""
-    size = len(rows) if limit is None else max(1, limit)
-    items = [build(row[0]) for row in rows[:size]]
-    place = None if len(rows) <= size else f"{kind}{rows[size - 1][1]}"
-    return Page(items, None if place is None else base64.urlsafe_b64encode(place.encode("ascii")).decode("ascii"))
-
-
-def after_of(cursor: str | None, kind: str) -> int | None:
-    """The place that a cursor stands for. Raises RequestError for one that this list never gave."""
-    if cursor is None:
-        return None
-    try:
-        place = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except ValueError:
-        place = ""
-    if not re.fullmatch(rf"{kind}[0-9]{{1,18}}", place):
-        raise RequestError("The cursor is not one that this list gave", "bad_cursor")
-    return int(place[1:])

@@ -17,7 +17,7 @@ from edge_face.events import Encoding, Face, Match, Person, Reason, Status, roun
 from edge_face.gallery import Gallery
 from edge_face.messages import PhotoResult
 from edge_face.names import clean_name
-from edge_face.outbox import Page
+from edge_face.pages import Page
 from edge_face.store import By, Changes, EnrolledFace
 from edge_face.zips import Member
 

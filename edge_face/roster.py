@@ -10,7 +10,7 @@ from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.gallery import Gallery
-from edge_face.outbox import Page
+from edge_face.pages import Page
 from edge_face.store import By, Changes, EnrolledFace, Store
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from edge_face.database import StoreThread
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
-from edge_face.outbox import Backlog, OutboxItem, Page, Target, after_of, page_of, rows_for
+from edge_face.outbox import Backlog, OutboxItem, Target
+from edge_face.pages import Page, after_of, page_of, rows_for
 from edge_face.slugs import person_id
 
 __all__ = [
@@ -118,11 +119,7 @@ class Store(AttendanceStore):
             if external_id is not None:
                 _refuse_taken(db, external_id, person)
             if person is None:
-                owner = person_id(name, lambda candidate: _is_taken(db, candidate))
-                db.execute(
-                    "INSERT INTO people (id, name, external_id, created_at) VALUES (?, ?, ?, ?)",
-                    (owner, name, external_id, now),
-                )
+                owner = _insert_person(db, name, external_id, now)
             else:
                 owner = person.id
                 if external_id is not None and external_id != person.external_id:
@@ -142,9 +139,7 @@ class Store(AttendanceStore):
             if external_id is not None:
                 _refuse_taken(db, external_id, person)
             if person is None:
-                owner = person_id(name, lambda candidate: _is_taken(db, candidate))
-                insert = "INSERT INTO people (id, name, external_id, created_at) VALUES (?, ?, ?, ?)"
-                db.execute(insert, (owner, name, external_id, self._clock.wall()))
+                owner = _insert_person(db, name, external_id, self._clock.wall())
             else:
                 owner = person.id
                 if external_id is not None and person.external_id not in (None, external_id):
@@ -323,6 +318,14 @@ def _checked_date(date: float | None, what: str) -> float | None:
     if date is not None and not 0 <= date < _YEAR_10000:
         raise RequestError(f"{what} is a date from 1970 to 9999", "bad_time")
     return date
+
+
+def _insert_person(db: sqlite3.Connection, name: str, external_id: str | None, now: float) -> str:
+    """A person without a face; returns the id."""
+    made = person_id(name, lambda candidate: _is_taken(db, candidate))
+    insert = "INSERT INTO people (id, name, external_id, created_at) VALUES (?, ?, ?, ?)"
+    db.execute(insert, (made, name, external_id, now))
+    return made
 
 
 def _insert_templates(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edge_face import config, export
+from edge_face import config, export, pages
 from edge_face.commands import output
 from edge_face.commands.session import open_store
 
@@ -15,9 +15,8 @@ def attendance(args: argparse.Namespace) -> int:
     since, until = args.date or (None, None)
     store = open_store(config.load(args.config))
     try:
-        output.write(
-            args, store.each_attendance(since=since, until=until, newest_first=False), export.ATTENDANCE_COLUMNS
-        )
+        rows = pages.each(store.attendance, since=since, until=until, newest_first=False)
+        output.write(args, rows, export.ATTENDANCE_COLUMNS)
     finally:
         store.close()
     return 0

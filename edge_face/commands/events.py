@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edge_face import config, export
+from edge_face import config, export, pages
 from edge_face.commands import output
 from edge_face.commands.session import open_store
 from edge_face.events import utc
@@ -17,7 +17,7 @@ def events(args: argparse.Namespace) -> int:
     configured = config.load(args.config)
     store = open_store(configured)
     try:
-        found = store.each_event(since=args.since, until=args.until, status=args.status, newest_first=False)
+        found = pages.each(store.events, since=args.since, until=args.until, status=args.status, newest_first=False)
         output.write(args, found, export.EVENT_COLUMNS)
         for note in store.missed(args.since, args.until):
             print(

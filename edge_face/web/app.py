@@ -53,13 +53,13 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
     mjpeg = Mjpeg(services.views, wants.of("mjpeg"), guard.still_valid, services.status, painter)
     work = PhotoWork(services.people)
     uploads = Uploads(work, services, guard.still_valid)
-    exports = Exports()
+    exports = Exports(services.thread)
     parts: tuple[Part, ...] = (
         StatusApi(services),
         PeopleApi(work),
         CamerasApi(services.cameras, work, config.decision.max_age),
-        EventsApi(services.store, services.thread, exports),
-        AttendanceApi(services.store, services.thread, exports),
+        EventsApi(services.store, exports),
+        AttendanceApi(services.store, exports),
         stream,
         guard.tickets,
         uploads,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from edge_face import export
-from edge_face.database import StoreThread
+from edge_face.pages import each
 from edge_face.web import schema
-from edge_face.web.events import DEFAULT_LIMIT, filters_of
-from edge_face.web.exports import Exports, accepted_format
-from edge_face.web.replies import reply
-from edge_face.web.services import AttendanceReader, Route
+from edge_face.web.exports import Exports, filters_of
+from edge_face.web.services import Lists, Route
 from edge_face.web.spec import Spec, query_of
 
 _LIST = Spec(
@@ -23,9 +21,8 @@ _ALL = Spec("All attendance rows, oldest first", list[schema.AttendanceRow], que
 
 
 class AttendanceApi:
-    def __init__(self, store: AttendanceReader, thread: StoreThread, exports: Exports) -> None:
+    def __init__(self, store: Lists, exports: Exports) -> None:
         self._store = store
-        self._thread = thread
         self._exports = exports
 
     def routes(self) -> list[Route]:
@@ -35,21 +32,11 @@ class AttendanceApi:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """A page of JSON, newest first. CSV and XLSX hold all that matches, unless `limit` says less."""
-        query = query_of(request, schema.EventsQuery)
-        kind = query.format or accepted_format(request)
-        filters = filters_of(query)
-        if kind == "json" or query.limit is not None or query.cursor is not None:
-            size = query.limit or DEFAULT_LIMIT
-            page = await self._thread.run(lambda: self._store.attendance(**filters, limit=size, cursor=query.cursor))
-            if kind == "json":
-                return reply({"items": page.items, "next_cursor": page.next_cursor})
-            more = {"X-Next-Cursor": page.next_cursor} if page.next_cursor else {}
-            return await self._exports.file("attendance", page.items, kind, export.ATTENDANCE_COLUMNS, more)
-        rows = self._store.each_attendance(**filters)
-        return await self._exports.file("attendance", rows, kind, export.ATTENDANCE_COLUMNS)
+        return await self._exports.page_or_file(
+            request, "attendance", self._store.attendance, export.ATTENDANCE_COLUMNS
+        )
 
     async def all(self, request: web.Request) -> web.Response:
         filters = filters_of(query_of(request, schema.AttendanceQuery))
-        rows = self._store.each_attendance(**filters, newest_first=False)
+        rows = each(self._store.attendance, newest_first=False, **filters)
         return await self._exports.body(rows, "json", export.ATTENDANCE_COLUMNS, {})

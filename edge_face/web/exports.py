@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from aiohttp import web
 
 from edge_face import export
+from edge_face.database import StoreThread
 from edge_face.errors import StoreError
+from edge_face.pages import Filters, Listing, each
+from edge_face.queries import parse_time
+from edge_face.web import schema
 from edge_face.web.forms import Slots
+from edge_face.web.replies import reply
+from edge_face.web.spec import query_of
+
+DEFAULT_LIMIT = 100
 
 _FORMATS: Mapping[str, export.Format] = {"json": "json", "csv": "csv", "xlsx": "xlsx"}
 _OF_MEDIA_TYPE = {export.MEDIA_TYPES[kind].partition(";")[0]: kind for kind in _FORMATS.values()}
@@ -22,8 +30,34 @@ Rows = Iterable[Mapping[str, Any]]
 class Exports:
     """Makes one file at a time, whichever list it is of."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread: StoreThread) -> None:
+        self._thread = thread
         self._slots = Slots(at_once=1, waiting=4)
+
+    async def page_or_file(
+        self,
+        request: web.Request,
+        name: str,
+        listing: Listing,
+        columns: Sequence[export.Column],
+        beside: Callable[[Filters], Mapping[str, Any]] = lambda _filters: {},
+    ) -> web.Response:
+        """A page of JSON, newest first. CSV and XLSX hold all that matches, unless `limit` says less.
+
+        `beside` is asked on the store's thread for what else the JSON holds.
+        """
+        query = query_of(request, schema.EventsQuery)
+        kind = query.format or accepted_format(request)
+        filters = filters_of(query)
+        if kind != "json" and query.limit is None and query.cursor is None:
+            return await self.file(name, each(listing, **filters), kind, columns)
+        size = query.limit or DEFAULT_LIMIT
+        page = await self._thread.run(lambda: listing(**filters, limit=size, cursor=query.cursor))
+        if kind == "json":
+            body = {"items": page.items, "next_cursor": page.next_cursor}
+            return reply(body | dict(await self._thread.run(beside, filters)))
+        more = {"X-Next-Cursor": page.next_cursor} if page.next_cursor else {}
+        return await self.file(name, page.items, kind, columns, more)
 
     async def file(
         self,
@@ -61,6 +95,17 @@ def _written(rows: Rows, kind: export.Format, columns: Sequence[export.Column]) 
         file.close()
         raise
     return file
+
+
+def filters_of(query: schema.AttendanceQuery) -> Filters:
+    """What the store is asked. Raises RequestError for a time that is none."""
+    return {
+        "since": parse_time(query.since, "since"),
+        "until": parse_time(query.until, "until"),
+        "status": query.status and query.status.upper(),
+        "person": query.person,
+        "camera": query.camera,
+    }
 
 
 def accepted_format(request: web.Request) -> export.Format:

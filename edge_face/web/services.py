@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -12,7 +12,8 @@ from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock
 from edge_face.database import StoreThread
 from edge_face.events import FrameView, InView, Person, Snapshot
-from edge_face.outbox import Missed, Page
+from edge_face.outbox import Missed
+from edge_face.pages import Listing
 from edge_face.people import People
 from edge_face.tokens import Role
 from edge_face.web.spec import Spec
@@ -30,23 +31,13 @@ class TokenReader(Protocol):
     def role_of(self, token: str) -> Role | None: ...
 
 
-class EventReader(Protocol):
-    """The store's events. Called on threads, since reading a memory card takes time; iterated there as well."""
+class Lists(Protocol):
+    """The store's long lists. Called on threads, since reading a memory card takes time."""
 
-    def events(
-        self,
-        *,
-        since: float | None = None,
-        until: float | None = None,
-        status: str | None = None,
-        person: str | None = None,
-        camera: str | None = None,
-        limit: int | None = 100,
-        cursor: str | None = None,
-    ) -> Page[dict[str, Any]]: ...
-
-    def each_event(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
-
+    @property
+    def events(self) -> Listing: ...
+    @property
+    def attendance(self) -> Listing: ...
     def missed(self, since: float | None = None, until: float | None = None) -> list[Missed]: ...
 
 
@@ -60,24 +51,6 @@ class CameraControl(Protocol):
     async def pause(self, camera: str, paused: bool) -> None: ...
 
 
-class AttendanceReader(Protocol):
-    """The store's attendance rows, as with events."""
-
-    def attendance(
-        self,
-        *,
-        since: float | None = None,
-        until: float | None = None,
-        status: str | None = None,
-        person: str | None = None,
-        camera: str | None = None,
-        limit: int | None = 100,
-        cursor: str | None = None,
-    ) -> Page[dict[str, Any]]: ...
-
-    def each_attendance(self, **filters: Any) -> Iterator[dict[str, Any]]: ...
-
-
 class Students(Protocol):
     """What an older project's clients keep of people, and the rows made by their pictures; on the store's thread."""
 
@@ -86,7 +59,7 @@ class Students(Protocol):
     def mark_attendance(self, person: Person, *, clock_synced: bool) -> None: ...
 
 
-class Records(EventReader, AttendanceReader, Students, Protocol):
+class Records(Lists, Students, Protocol):
     """All that the store is asked for here."""
 
 

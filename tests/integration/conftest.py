@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_daemon import Receiver
 from tests.support.broker import Broker
+from tests.support.receiver import Receiver
 
 
 @pytest.fixture

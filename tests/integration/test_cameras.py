@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,6 @@ PAUSE = "edge-face/gate-1/cmd/pause"
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with running(tmp_path) as api:
         yield api
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 async def test_cameras_are_listed_shown_paused_and_resumed(api: Api) -> None:

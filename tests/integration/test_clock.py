@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.test_daemon import Receiver, write_clip
+from tests.integration.test_daemon import write_clip
 from tests.support.broker import Broker, Watcher, until, watching
 from tests.support.daemon import Daemon, edge_face, write_config
 from tests.support.photos import astronaut, blank, hopper
+from tests.support.receiver import Receiver
 from tests.support.wrong_clock import WallClock
 
 HOUR = 3600.0

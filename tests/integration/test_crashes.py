@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.integration.test_daemon import Receiver, write_clip
+from tests.integration.test_daemon import write_clip
 from tests.support.broker import Broker, Watcher, watching
 from tests.support.daemon import Daemon, edge_face, events, write_config
 from tests.support.photos import astronaut
+from tests.support.receiver import Receiver
 
 KILLS = int(os.environ.get("EDGEFACE_TEST_KILLS", "100"))
 LONGEST_LIFE_S = 10.0

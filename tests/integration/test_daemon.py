@@ -10,11 +10,8 @@ import json
 import os
 import signal
 import sqlite3
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from websockets.sync.client import connect
 from tests.support.broker import Broker, until, watching
 from tests.support.daemon import Daemon, edge_face, events, write_config
 from tests.support.photos import Image, astronaut, blank, hopper, jpeg
+from tests.support.receiver import Receiver
 
 KEYS = [
     "type",
@@ -70,49 +68,6 @@ def write_clip(path: Path, *parts: tuple[Image, float], fps: int = 10) -> Path:
             number += 1
     writer.release()
     return path
-
-
-class Receiver:
-    """A webhook's receiver."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.stamps: list[int] = []
-        """`webhook-timestamp` of each; 0 where it is not signed."""
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.bodies.append(json.loads(body))
-                receiver.stamps.append(int(self.headers.get("webhook-timestamp", "0")))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/event"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 async def test_a_face_in_front_of_the_camera_becomes_one_event_everywhere(

@@ -13,14 +13,16 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
+from edge_face import pages
 from edge_face.clock import SystemClock
 from edge_face.sinks.csv import local_time
 from edge_face.store import Store
-from tests.integration.test_daemon import Receiver, write_clip
+from tests.integration.test_daemon import write_clip
 from tests.support.broker import Broker, Watcher, until, watching
 from tests.support.daemon import Daemon, edge_face, write_config
 from tests.support.disk import break_card, broken_card, mend_card, no_room, small_disk
 from tests.support.photos import astronaut
+from tests.support.receiver import Receiver
 
 
 class Gate:
@@ -61,7 +63,7 @@ class Gate:
         with closing(Store(self.database, SystemClock())) as store:
             with store.reading() as db:
                 assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            stored = [event["seq"] for event in store.each_event(newest_first=False)]
+            stored = [event["seq"] for event in pages.each(store.events, newest_first=False)]
             missed = [(note.first_seq, note.last_seq) for note in reversed(store.missed())]
         noted = [seq for first, last in missed for seq in range(first, last + 1)]
         assert sorted(stored + noted) == list(range(1, len(stored) + len(noted) + 1))
@@ -72,7 +74,7 @@ class Gate:
         with closing(Store(self.database, SystemClock())) as store:
             with store.reading() as db:
                 waiting = {seq for (seq,) in db.execute("SELECT seq FROM outbox WHERE target = 'csv'")}
-            passed = list(store.each_event(status="PASS", newest_first=False))
+            passed = list(pages.each(store.events, status="PASS", newest_first=False))
             assert waiting <= {passed[-1]["seq"]}
             return {local_time(event["timestamp"]) for event in passed if event["seq"] not in waiting}
 

@@ -7,15 +7,12 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import pytest
-
 from tests.support import film
 from tests.support.broker import Broker, Watcher, watching
-from tests.support.cameras import MjpegServer, RtspServer
+from tests.support.cameras import FilmServer, RtspServer
 from tests.support.daemon import Daemon, write_config
 
 LOST_WITHIN_S, BACK_WITHIN_S = 5.0, 3.0
@@ -58,13 +55,6 @@ class Program:
         (self._flags / "freeze").unlink()
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
-
-
 async def seconds_until(watcher: Watcher, cameras: dict[str, Camera], state: str, limit_s: float) -> dict[str, float]:
     """How long each camera's topic takes to say so; the test fails after the limit."""
     began = time.monotonic()
@@ -81,7 +71,7 @@ async def seconds_until(watcher: Watcher, cameras: dict[str, Camera], state: str
 async def test_each_loss_and_each_return_is_told_in_time_and_once(tmp_path: Path, broker: Broker) -> None:
     """Three real kinds of cameras that at the same time go away, hang and freeze, and come back."""
     program = Program(tmp_path / "flags")
-    rtsp, mjpeg = RtspServer(), MjpegServer()
+    rtsp, mjpeg = RtspServer(), FilmServer()
     cameras: dict[str, Camera] = {"rtsp": rtsp, "mjpeg": mjpeg, "program": program}
     urls = {"rtsp": rtsp.url, "mjpeg": mjpeg.url, "program": program.url}
     sections: dict[str, dict[str, object]] = {f"camera:{id}": {"source": url} for id, url in urls.items()}

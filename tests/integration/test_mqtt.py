@@ -8,7 +8,7 @@ import gc
 import json
 import logging
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,13 +26,6 @@ from tests.support.publishing import CLOCK, deadline, event, publishing
 
 BASE = "edge-face/gate-1"
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 @asynccontextmanager

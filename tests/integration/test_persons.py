@@ -8,7 +8,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import requests
 from PIL import ExifTags, Image
 
+from edge_face import pages
 from edge_face.clock import SystemClock
 from edge_face.store import Changes, Store
 from tests.integration.test_api import zipped
@@ -37,13 +38,6 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         form = multipart(("name", "Katya"), ("image", b"face 1"), ("external_id", "7"))
         assert (await api.ask("POST", "/api/v1/people", data=form))[0] == 201
         yield api
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 async def test_a_person_is_shown_with_the_faces(api: Api) -> None:
@@ -256,7 +250,7 @@ def patch(daemon: Daemon, auth: dict[str, str], **changes: Any) -> None:
 def told_since(config: Path, seq: int) -> list[tuple[str, str, str | None]]:
     """Read beside the daemon, and without it."""
     store = Store(config.parent / "edge-face.db", SystemClock())
-    told = [event for event in store.each_event() if event["seq"] > seq]
+    told = [event for event in pages.each(store.events) if event["seq"] > seq]
     store.close()
     return [(event["status"], event["reason"], event["name"]) for event in told]
 

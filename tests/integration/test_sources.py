@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from edge_face.errors import CaptureError
 from edge_face.freshness import SLACK_S, Lag, Queue
 from edge_face.settings import Camera
 from edge_face.sources import open_source
+from tests.support.mjpeg import MjpegServer
 
 BITS, CELL = 10, 32
 SIZE = (BITS * CELL, 96)
@@ -303,55 +303,22 @@ def test_auto_without_a_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
         open_source(Camera(source="auto"), CLOCK)
 
 
-class MjpegServer:
-    """An IP camera as it is seen over HTTP, at 20 fps; frames carry their number. It can go away and come back."""
+class NumberedServer(MjpegServer):
+    """Frames carry their number, 20 in a second."""
 
     def __init__(self) -> None:
+        super().__init__(self._count)
         self.number = 0
-        self._on = threading.Event()
-        self._server: socketserver.ThreadingTCPServer | None = None
-        self.port = 0
 
-    def start(self) -> None:
-        camera = self
-        camera._on.set()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # the name http.server asks for
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while camera._on.is_set():
-                        camera.number += 1
-                        data = cv2.imencode(".jpg", numbered(camera.number))[1].tobytes()
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                        self.wfile.write(head.encode() + data + b"\r\n")
-                        time.sleep(0.05)
-                except OSError:
-                    pass
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._on.clear()
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+    def _count(self) -> Iterator[bytes]:
+        while True:
+            self.number += 1
+            yield cv2.imencode(".jpg", numbered(self.number))[1].tobytes()
+            time.sleep(0.05)
 
 
 def test_an_http_camera_that_goes_away_and_returns() -> None:
-    camera = MjpegServer()
+    camera = NumberedServer()
     camera.start()
     try:
         with playing(Camera(source=f"http://katya:secret@127.0.0.1:{camera.port}/video")) as thread:
@@ -376,72 +343,54 @@ def test_an_http_camera_that_goes_away_and_returns() -> None:
         camera.stop()
 
 
-class FilmServer:
+class QueueingServer(MjpegServer):
     """An IP camera of the worst kind: each connection has a queue without end, so all that is not read comes later."""
 
     def __init__(self, fps: float, padding: int = 0) -> None:
+        super().__init__(self._queued)
         self.made: dict[int, float] = {}
         self.moving = threading.Event()  # cleared: the network stands still
         self.moving.set()
         self._queues: list[queue.SimpleQueue[bytes]] = []
         self._fps = fps
         self._padding = bytes(padding)
-        camera = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # the name http.server asks for
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                parts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-                camera._queues.append(parts)
-                try:
-                    while part := parts.get():
-                        camera.moving.wait()
-                        self.wfile.write(part)
-                except OSError:
-                    pass
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/video"
         self._closing = threading.Event()
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.start()
         threading.Thread(target=self._film, daemon=True).start()
+
+    def _queued(self) -> Iterator[bytes]:
+        parts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._queues.append(parts)
+        while part := parts.get():
+            self.moving.wait()
+            yield part
 
     def _film(self) -> None:
         while not self._closing.wait(1 / self._fps):
             number = len(self.made)
             data = cv2.imencode(".jpg", numbered(number))[1].tobytes() + self._padding
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             self.made[number] = CLOCK.monotonic()
             for parts in self._queues:
-                parts.put(head.encode() + data + b"\r\n")
+                parts.put(data)
 
     def too_young(self, number: int, grabbed_at: float) -> float:
         """By how many seconds the frame's stamp is later than the moment at which it was made."""
         return grabbed_at - self.made[number]
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._closing.set()
         for parts in self._queues:
             parts.put(b"")
-        self._server.shutdown()
-        self._server.server_close()
+        super().stop()
 
 
 @contextmanager
-def filming(fps: float, padding: int = 0) -> Iterator[FilmServer]:
-    server = FilmServer(fps, padding)
+def filming(fps: float, padding: int = 0) -> Iterator[QueueingServer]:
+    server = QueueingServer(fps, padding)
     try:
         yield server
     finally:
-        server.close()
+        server.stop()
 
 
 READER = """if True:
@@ -464,11 +413,11 @@ def test_a_reader_that_was_stopped_gets_nothing_old_as_new() -> None:
     with filming(10) as small, filming(20, padding=150_000) as large:
         cameras = {}
         for camera in (small, large):
-            command = [sys.executable, "-c", READER, camera.address, str(BITS), str(CELL)]
+            command = [sys.executable, "-c", READER, camera.url, str(BITS), str(CELL)]
             cameras[camera] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        frames: dict[FilmServer, list[tuple[int, float]]] = {small: [], large: []}
+        frames: dict[QueueingServer, list[tuple[int, float]]] = {small: [], large: []}
 
-        def listen(camera: FilmServer) -> None:
+        def listen(camera: QueueingServer) -> None:
             stdout = cameras[camera].stdout
             assert stdout
             for line in stdout:
@@ -505,7 +454,7 @@ def test_a_reader_that_was_stopped_gets_nothing_old_as_new() -> None:
 
 
 def test_a_burst_after_a_stall_is_not_new() -> None:
-    with filming(20) as camera, playing(Camera(source=camera.address)) as thread:
+    with filming(20) as camera, playing(Camera(source=camera.url)) as thread:
         frames: list[Frame] = []
         for stall_s in (0.6, 1.2):  # one that is dated, and one after which only a new connection is sure
             take(thread)
@@ -524,7 +473,7 @@ def test_a_burst_after_a_stall_is_not_new() -> None:
 def test_a_reader_slower_than_its_camera_skips_or_is_lost() -> None:
     """Without any long gap the backlog grows by 0.1 s at each read."""
     with filming(20) as small, filming(20, padding=150_000) as large:
-        opened = {camera: open_source(Camera(source=camera.address), CLOCK) for camera in (small, large)}
+        opened = {camera: open_source(Camera(source=camera.url), CLOCK) for camera in (small, large)}
         young, ages = [], []
         end = time.monotonic() + 2
         while time.monotonic() < end:
@@ -670,7 +619,7 @@ def test_a_node_that_vanishes_is_found_again_under_another_number(
 
 def test_without_a_known_connection_a_grab_that_slept_counts() -> None:
     with filming(20) as camera:
-        capture = cv2.VideoCapture(camera.address, cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(camera.url, cv2.CAP_FFMPEG)
         frames = Queue(capture, CLOCK)
         for _ in range(8):
             assert frames.grab()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_face import pages
 from edge_face.clock import SystemClock
 from edge_face.store import Store
 
@@ -76,7 +77,7 @@ def test_a_killed_daemon_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
         removed |= missing
         assert not removed & present, "who was removed stays so"
         assert all(person.faces == 2 for person in store.people().items), "a person is whole or not there"
-        told_of = list(store.each_event(newest_first=False))
+        told_of = list(pages.each(store.events, newest_first=False))
         stored = [item["seq"] for item in told_of]
         assert stored == list(range(1, len(stored) + 1)), "numbers without gap or repeat"
         assert set(seqs) <= set(stored), "an acknowledged event is missing"

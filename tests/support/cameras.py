@@ -6,12 +6,11 @@ Both show the pictures of film.py, and go away, hang, freeze and return when the
 from __future__ import annotations
 
 import functools
-import http.server
 import signal
-import socketserver
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,6 +19,7 @@ import pytest
 
 from tests.support import film
 from tests.support.daemon import free_port
+from tests.support.mjpeg import MjpegServer
 
 _PYTHON = "/usr/bin/python3"
 _BINDINGS = """
@@ -81,56 +81,39 @@ class RtspServer:
         self._send(signal.SIGUSR2)
 
 
-class MjpegServer:
-    """An IP camera's MJPEG, with a password in its address."""
+class FilmServer(MjpegServer):
+    """The film over HTTP, with a password in its address."""
 
     def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://katya:geheim@127.0.0.1:{self.port}/video"
-        self._going, self._sending, self._moving = threading.Event(), threading.Event(), threading.Event()
-        self._server: socketserver.ThreadingTCPServer | None = None
+        super().__init__(self._play, free_port())
+        self._size = (640, 480)
+        self._sending, self._moving = threading.Event(), threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://katya:geheim@127.0.0.1:{self.port}/video"
 
     def start(self, width: int = 640, height: int = 480) -> None:
-        camera = self
-        for event in (self._going, self._sending, self._moving):
-            event.set()
+        self._size = width, height
+        self._sending.set()
+        self._moving.set()
+        super().start()
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # the name http.server asks for
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
+    def _play(self) -> Iterator[bytes]:
+        width, height = self._size
+        number = film.count()
+        while True:
+            if self._moving.is_set():
                 number = film.count()
-                try:
-                    while camera._going.is_set():
-                        if camera._moving.is_set():
-                            number = film.count()
-                        image = np.frombuffer(film.bgr(number, width, height), np.uint8).reshape(height, width, 3)
-                        data = cv2.imencode(".jpg", image)[1].tobytes()
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                        camera._sending.wait()
-                        self.wfile.write(head.encode() + data + b"\r\n")
-                        time.sleep(1 / film.FPS)
-                except OSError:
-                    pass
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+            image = np.frombuffer(film.bgr(number, width, height), np.uint8).reshape(height, width, 3)
+            data = cv2.imencode(".jpg", image)[1].tobytes()
+            self._sending.wait()
+            yield data
+            time.sleep(1 / film.FPS)
 
     def stop(self) -> None:
-        self._going.clear()
         self._sending.set()
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+        super().stop()
 
     def hang(self) -> None:
         self._sending.clear()

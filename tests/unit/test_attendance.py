@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
+from edge_face import pages
 from edge_face.errors import RequestError
 from edge_face.events import Person
 from edge_face.journal import Journal
@@ -22,7 +24,7 @@ IVAN = Person("ivan", "Ivan", "42")
 
 def rows(store: Store) -> list[tuple[str, str, int | None]]:
     """Oldest first."""
-    return [(row["name"], row["source"], row["seq"]) for row in store.each_attendance(newest_first=False)]
+    return [(row["name"], row["source"], row["seq"]) for row in pages.each(store.attendance, newest_first=False)]
 
 
 def test_a_visit_that_passed_is_a_row_and_a_rejected_one_is_not(store: Store) -> None:
@@ -62,8 +64,8 @@ def test_filters_and_pages(store: Store, clock: HandClock) -> None:
     clock.date = 4000.0
     store.mark_attendance(IVAN, clock_synced=True)
 
-    def found(**filters: object) -> list[float]:
-        return [row["timestamp"] for row in store.each_attendance(**filters)]
+    def found(**filters: Unpack[pages.Filters]) -> list[float]:
+        return [row["timestamp"] for row in pages.each(store.attendance, **filters)]
 
     assert found() == [4000, 3000, 2000, 1000]
     assert found(since=2000.0, until=4000.0) == [3000, 2000]

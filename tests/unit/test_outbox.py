@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_face import pages
 from edge_face.errors import StoreError
 from edge_face.events import Event
 from edge_face.store import Changes, Store, Target
@@ -148,14 +149,14 @@ def test_events_come_in_pages_while_new_ones_arrive(store: Store) -> None:
     rest = store.events(limit=3, cursor=page.next_cursor)
     assert [item["seq"] for item in page.items + rest.items] == [5, 4, 3, 2, 1]
     assert rest.next_cursor is None
-    assert [item["seq"] for item in store.each_event(newest_first=False)] == [1, 2, 3, 4, 5, 6]
+    assert [item["seq"] for item in pages.each(store.events, newest_first=False)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_long_export_reads_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_face.outbox.READ_AT_ONCE", 2)
+    monkeypatch.setattr("edge_face.pages.READ_AT_ONCE", 2)
     for _ in range(5):
         store.record(event())
-    assert [item["seq"] for item in store.each_event(status="PASS")] == [5, 4, 3, 2, 1]
+    assert [item["seq"] for item in pages.each(store.events, status="PASS")] == [5, 4, 3, 2, 1]
 
 
 def test_retention_deletes_old_events_in_batches(store: Store) -> None:
