@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import configparser
 import dataclasses
 import difflib
@@ -17,7 +16,9 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_face.errors import ConfigError
+from edge_face.queries import headers_of
 from edge_face.settings import REPEATABLE, SECRET, SECTIONS, YUNET_FILE, Camera, Config, Limits, Webhook, limits_of
+from edge_face.signatures import signing_key
 
 ENV_PREFIX = "EDGE_FACE__"
 SEARCH_PATH = (Path("config.ini"), Path("/etc/edge-face/config.ini"))
@@ -201,8 +202,15 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for id, hook in config.webhooks.items():
         if not _is_http(hook.url):
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
-        if not _is_secret(hook.secret):
-            yield f"{_heading('webhook', id)} secret: what follows whsec_ is no base64"
+        for key, text, read in (
+            ("secret", hook.secret, signing_key),
+            ("old_secret", hook.old_secret, signing_key),
+            ("headers", hook.headers, headers_of),
+        ):
+            try:
+                read(text)
+            except ValueError as error:
+                yield f"{_heading('webhook', id)} {key}: {error}"
 
 
 def _heading(name: str, id: str) -> str:
@@ -217,14 +225,6 @@ def _is_http(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _is_secret(text: str) -> bool:
-    try:
-        base64.b64decode(text.removeprefix("whsec_") if text.startswith("whsec_") else "", validate=True)
-    except ValueError:
-        return False
-    return True
 
 
 def is_loopback(host: str) -> bool:

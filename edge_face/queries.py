@@ -1,4 +1,4 @@
-"""What people ask for in words: times and page sizes, for the API and the command line alike."""
+"""What people write in words: times for the API and the command line, and headers in the configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from datetime import date, datetime, timedelta
 from edge_face.errors import RequestError
 
 MAX_LIMIT = 1000
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110, 5.6.2."""
+_OWN_HEADERS = frozenset({"content-length", "content-type", "connection", "host", "transfer-encoding"})
 
 
 def local_time(timestamp: float) -> str:
@@ -46,3 +50,16 @@ def day_span(text: str) -> tuple[float, float]:
         return first.timestamp(), after.timestamp()
     except (ValueError, OverflowError, OSError):
         raise RequestError(f"A date is written like 2026-01-31, or today, not {text}.", "bad_time") from None
+
+
+def headers_of(text: str) -> dict[str, str]:
+    """Lines of `Name: value`. Raises ValueError, without the values, which may be secret."""
+    found: dict[str, str] = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if not (_HEADER_NAME.fullmatch(name) and value and value.isprintable()):
+            raise ValueError("expected lines of Name: value")
+        if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+            raise ValueError(f"{name} is made by edge-face itself")
+        found[name] = value
+    return found

@@ -192,6 +192,15 @@ class Mqtt:
 class Webhook:
     url: str = option("", "POST each event to this http(s) address; empty: off.")
     secret: str = option("", "Signs each request (Standard Webhooks): whsec_ and base64, or any text.", secret=True)
+    old_secret: str = option(
+        "", "Signs each request as well, while receivers change from this secret to the new one.", secret=True
+    )
+    headers: str = option(
+        "",
+        "More headers, for a receiver that wants its own key: Name: value, each on an indented line of its own.",
+        secret=True,
+    )
+    timeout: float = option(5.0, "Seconds for an attempt; of a live event never beyond its end.", low=0.1, high=60)
     events: tuple[str, ...] = option(
         ("PASS",), "Which events: PASS, REJECT, or both with a comma.", choices=("PASS", "REJECT")
     )

@@ -1,12 +1,8 @@
-"""Webhooks: each event as a JSON POST, signed as Standard Webhooks (https://www.standardwebhooks.com) describe."""
+"""Webhooks: each event as a JSON POST, signed where there is a secret."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 import socket
 import struct
@@ -17,18 +13,19 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.typedefs import LooseHeaders
 
-from edge_face import __version__
+from edge_face import __version__, signatures
 from edge_face.clock import Clock
-from edge_face.errors import ConfigError, EdgeFaceError
+from edge_face.errors import EdgeFaceError
 from edge_face.events import Event, State, uuid7
 from edge_face.publish import Refused, RetryLater, SwitchedOff
+from edge_face.queries import headers_of
 from edge_face.settings import Webhook
 
-ATTEMPT_S = 5.0
 LONGEST_RETRY_AFTER_S = 300.0
 RETRY_STATUS = frozenset({408, 425, 429})
 """Client errors that say "not now" and not "never"."""
-_WHSEC = "whsec_"
+MAX_BODY = 64 * 1024
+"""Bytes. An event is a few hundred; receivers may rely on it."""
 
 
 class WebhookSink:
@@ -37,14 +34,14 @@ class WebhookSink:
     healthy = True
     """Nobody knows before the next event; the delivery loop counts what fails."""
 
-    def __init__(self, hook_id: str, hook: Webhook, clock: Clock, *, attempt_s: float = ATTEMPT_S) -> None:
-        """Raises ConfigError for a secret that looks like a key and is none."""
+    def __init__(self, hook_id: str, hook: Webhook, clock: Clock) -> None:
+        """`hook` is one that config.py has accepted."""
         self.name = f"webhook:{hook_id}"
         self.history = hook.late == "send"
         self._hook = hook
         self._clock = clock
-        self._attempt_s = attempt_s
-        self._key = signing_key(hook.secret, f"[webhook:{hook_id}] secret") if hook.secret else None
+        self._keys = [signatures.signing_key(secret) for secret in (hook.secret, hook.old_secret) if secret]
+        self._headers = headers_of(hook.headers)
         self._where = server_of(hook.url)
         self._session: aiohttp.ClientSession | None = None
 
@@ -52,7 +49,7 @@ class WebhookSink:
         return event.status in self._hook.events
 
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
-        limit = self._attempt_s
+        limit = self._hook.timeout
         if deadline is not None:
             limit = min(limit, deadline - self._clock.monotonic())
             if limit <= 0:
@@ -70,7 +67,7 @@ class WebhookSink:
     async def probe(self) -> str:
         """Post `{"type": "test"}`. Returns a sentence; raises EdgeFaceError when the receiver does not take it."""
         try:
-            status, _ = await self._post(uuid7(self._clock.wall()), {"type": "test"}, self._attempt_s)
+            status, _ = await self._post(uuid7(self._clock.wall()), {"type": "test"}, self._hook.timeout)
         except RetryLater as error:
             raise EdgeFaceError(str(error), "webhook") from error
         if not 200 <= status < 300:
@@ -80,14 +77,11 @@ class WebhookSink:
     async def _post(self, event_id: str, payload: Mapping[str, Any], limit_s: float) -> tuple[int, str]:
         """One request. Returns its status and Retry-After; raises RetryLater when there was no answer."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {"Content-Type": "application/json", "User-Agent": f"edge-face/{__version__}"}
-        if self._key is not None:
-            sent_at = str(int(self._clock.wall()))
-            headers |= {
-                "webhook-id": event_id,
-                "webhook-timestamp": sent_at,
-                "webhook-signature": sign(self._key, event_id, sent_at, body),
-            }
+        if len(body) > MAX_BODY:
+            raise Refused(f"{len(body)} bytes are more than the {MAX_BODY} that a webhook may have")
+        headers = {"User-Agent": f"edge-face/{__version__}", **self._headers}
+        headers |= {"Content-Type": "application/json"}
+        headers |= signatures.headers(self._keys, event_id, int(self._clock.wall()), body)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._request(body, headers)
@@ -135,23 +129,6 @@ async def probe(hook_id: str, hook: Webhook, clock: Clock) -> str:
         return await sink.probe()
     finally:
         await sink.close()
-
-
-def signing_key(secret: str, option: str = "secret") -> bytes:
-    """`whsec_` and base64 is decoded; any other text is the key itself. Raises ConfigError, without the secret."""
-    if not secret.startswith(_WHSEC):
-        return secret.encode()
-    text = secret.removeprefix(_WHSEC)
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigError([f"{option}: what follows whsec_ is not base64"]) from None
-
-
-def sign(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
-    """The value of `webhook-signature`, version 1: HMAC-SHA256 over "id.timestamp.body"."""
-    digest = hmac.digest(key, f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return f"v1,{base64.b64encode(digest).decode('ascii')}"
 
 
 def server_of(url: str) -> str:

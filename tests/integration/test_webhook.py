@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from standardwebhooks.webhooks import Webhook as StandardWebhook
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from edge_face import __version__
 from edge_face.errors import EdgeFaceError
@@ -21,6 +23,7 @@ from edge_face.publish import HISTORY, Refused, RetryLater, SwitchedOff
 from edge_face.settings import Webhook
 from edge_face.sinks.webhook import WebhookSink, probe
 from tests.support.broker import until
+from tests.support.daemon import free_port
 from tests.support.publishing import CLOCK, deadline, event, publishing
 
 Answer = web.Response | Callable[[], Awaitable[web.Response]]
@@ -68,8 +71,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield it
 
 
-async def deliver(hook: Webhook, *, attempt_s: float = 5.0, ends: float | None = None) -> None:
-    sink = WebhookSink("default", hook, CLOCK, attempt_s=attempt_s)
+async def deliver(hook: Webhook, *, ends: float | None = None) -> None:
+    sink = WebhookSink("default", hook, CLOCK)
     try:
         await sink.deliver(event().payload(), ends, False)
     finally:
@@ -110,9 +113,49 @@ async def test_a_retry_has_the_same_id_and_each_attempt_its_own_valid_signature(
     for request, body in receiver.requests:
         sent_at = request.headers["webhook-timestamp"]
         assert abs(int(sent_at) - CLOCK.wall()) < 10
-        signed = f"{sent.id}.{sent_at}.".encode() + body
-        expected = base64.b64encode(hmac.new(b"k" * 24, signed, hashlib.sha256).digest()).decode()
-        assert request.headers["webhook-signature"] == f"v1,{expected}"
+        assert StandardWebhook(secret).verify(body.decode(), dict(request.headers)) == json.loads(body)
+
+
+async def test_while_the_secret_changes_both_sign(receiver: Receiver) -> None:
+    old, new = ("whsec_" + base64.b64encode(letter * 24).decode() for letter in (b"o", b"n"))
+    await deliver(Webhook(url=receiver.url, secret=new, old_secret=old))
+    [(request, body)] = receiver.requests
+    for secret in (old, new):
+        assert StandardWebhook(secret).verify(body.decode(), dict(request.headers)) == json.loads(body)
+    with pytest.raises(WebhookVerificationError):
+        StandardWebhook("whsec_" + base64.b64encode(b"x" * 24).decode()).verify(body.decode(), dict(request.headers))
+
+
+async def test_a_receiver_gets_the_headers_it_wants(receiver: Receiver) -> None:
+    await deliver(Webhook(url=receiver.url, headers="X-Gate: north\nAuthorization: Bearer abc"))
+    [(request, _)] = receiver.requests
+    assert (request.headers["X-Gate"], request.headers["Authorization"]) == ("north", "Bearer abc")
+    assert request.headers["Content-Type"] == "application/json"
+
+
+async def test_a_body_is_at_most_64_kib(receiver: Receiver) -> None:
+    sink = WebhookSink("default", Webhook(url=receiver.url), CLOCK)
+    with pytest.raises(Refused, match="65536"):
+        await sink.deliver(event("x" * 33_000).payload(), None, False)
+    await sink.deliver(event("x" * 30_000).payload(), None, False)
+    await sink.close()
+    assert len(receiver.requests) == 1
+
+
+async def test_a_target_that_hangs_delays_no_other(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.answers = [hang]
+    slow = WebhookSink("slow", Webhook(url=f"{receiver.url}/slow", events=("REJECT", "PASS")), CLOCK)
+    async with (
+        serving() as other,
+        publishing(tmp_path / "e.db", slow, WebhookSink("quick", Webhook(url=other.url), CLOCK)) as publisher,
+    ):
+        await publisher.publish(event("Ada"), deadline(30))
+        await until(lambda: receiver.requests)
+        for name in ("Bob", "Eve"):
+            await publisher.publish(event(name), deadline(30))
+        await until(lambda: len(other.requests) == 3, 2)
+        assert [body["name"] for body in (json.loads(raw) for _, raw in other.requests)] == ["Ada", "Bob", "Eve"]
+        assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,7 +191,7 @@ async def test_retry_after(receiver: Receiver, value: str, after_s: float | None
 async def test_a_hanging_receiver_is_given_up(receiver: Receiver) -> None:
     receiver.answers = [hang, hang]
     with pytest.raises(RetryLater, match="in time"):
-        await deliver(Webhook(url=receiver.url), attempt_s=0.2)
+        await deliver(Webhook(url=receiver.url, timeout=0.2))
     with pytest.raises(RetryLater, match="in time"):
         await deliver(Webhook(url=receiver.url), ends=deadline(0.2))
     with pytest.raises(RetryLater, match="expired"):
@@ -170,7 +213,7 @@ async def test_a_given_up_request_is_taken_back_from_the_kernel(tmp_path: Path) 
     server = await asyncio.start_server(read, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(RetryLater):
-        await deliver(Webhook(url=f"http://127.0.0.1:{port}"), attempt_s=0.2)
+        await deliver(Webhook(url=f"http://127.0.0.1:{port}", timeout=0.2))
     await until(lambda: ends)
     server.close()
     assert ends == ["reset"]
@@ -206,8 +249,8 @@ async def test_nothing_secret_is_logged(receiver: Receiver, tmp_path: Path, capl
     caplog.set_level(logging.DEBUG)
     address = receiver.url.replace("http://", "http://user:hunter2@") + "/hunter3?key=hunter4"
     receiver.answers = [web.Response(status=404), web.Response(status=500), hang]
-    hook = Webhook(url=address, secret="hunter5")
-    async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK, attempt_s=0.2)) as publisher:
+    hook = Webhook(url=address, secret="hunter5", headers="X-Key: hunter6", timeout=0.2)
+    async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK)) as publisher:
         for name in ("Ada", "Bob"):
             await publisher.publish(event(name), deadline())
         assert await publisher.drain(5)
@@ -226,11 +269,34 @@ async def test_the_probe_posts_a_test(receiver: Receiver) -> None:
     assert await probe("default", Webhook(url=receiver.url, secret="s"), CLOCK) == f"{receiver.url} answered 204"
     [(request, body)] = receiver.requests
     assert json.loads(body) == {"type": "test"}
-    signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
-    expected = base64.b64encode(hmac.new(b"s", signed, hashlib.sha256).digest()).decode()
-    assert request.headers["webhook-signature"] == f"v1,{expected}"
+    assert StandardWebhook(b"s").verify(body.decode(), dict(request.headers)) == {"type": "test"}
     receiver.answers = [web.Response(status=401)]
     with pytest.raises(EdgeFaceError, match="answered 401"):
         await probe("default", Webhook(url=receiver.url), CLOCK)
     with pytest.raises(EdgeFaceError, match="reached"):
         await probe("default", Webhook(url="http://127.0.0.1:9"), CLOCK)
+
+
+async def test_the_receiver_of_the_documents(tmp_path: Path) -> None:
+    secret = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    port = free_port()
+    receiver = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).parents[2] / "docs/integrations/receiver.py"),
+        env=os.environ | {"SECRET": secret, "PORT": str(port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert receiver.stdout
+    try:
+        hook = Webhook(url=f"http://127.0.0.1:{port}", secret=secret, late="send")
+        async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK)) as publisher:
+            await publisher.publish(event("Ada", expires_at=CLOCK.wall() - 1), deadline(-1))
+            await publisher.publish(event("Eve", expires_at=CLOCK.wall() + 30), deadline(30))
+            assert await publisher.drain(20)
+        assert await asyncio.wait_for(receiver.stdout.readline(), 10) == b"open for Eve\n"
+        with pytest.raises(Refused, match="401"):
+            await deliver(Webhook(url=hook.url, secret="somebody else's"))
+    finally:
+        receiver.kill()
+        await receiver.wait()

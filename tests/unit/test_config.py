@@ -8,6 +8,7 @@ import pytest
 
 from edge_face import config, settings
 from edge_face.errors import ConfigError
+from edge_face.queries import headers_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +117,28 @@ def test_webhooks(tmp_path: Path) -> None:
 
 def test_a_secret_that_is_no_base64_is_told_with_the_rest_and_not_shown(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[webhook:a]\nurl = http://x/\nsecret = whsec_hunter2!\n")
-    assert found == "[webhook:a] secret: what follows whsec_ is no base64"
+    assert found == "[webhook:a] secret: what follows whsec_ is not base64"
+
+
+def test_headers_are_lines_and_are_not_shown(tmp_path: Path) -> None:
+    text = "[webhook]\nurl = http://x/\nheaders =\n    X-Gate: north\n    X-Key: hunter2:3\n"
+    hook = load(tmp_path, text).webhooks["default"]
+    assert headers_of(hook.headers) == {"X-Gate": "north", "X-Key": "hunter2:3"}
+    assert "hunter2" not in config.effective_text(load(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("hunter2", "expected lines of Name: value"),
+        ("X Key: hunter2", "expected lines of Name: value"),
+        ("X-Key:", "expected lines of Name: value"),
+        ("Host: hunter2", "Host is made by edge-face itself"),
+        ("Webhook-Id: hunter2", "Webhook-Id is made by edge-face itself"),
+    ],
+)
+def test_headers_that_cannot_be_are_told(tmp_path: Path, lines: str, reason: str) -> None:
+    assert problems(tmp_path, f"[webhook]\nurl = http://x/\nheaders = {lines}\n") == [f"[webhook] headers: {reason}"]
 
 
 def test_addresses_that_are_none_are_told(tmp_path: Path) -> None:
