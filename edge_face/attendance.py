@@ -45,6 +45,14 @@ class AttendanceStore(EventStore):
         with self.reading() as db:
             return read_page(db, _ROWS, lambda row: _payload(*row), filters, limit, cursor, newest_first)
 
+    def attendance_time(self, since: float, until: float, *, latest: bool) -> float | None:
+        """The time of the earliest or the latest row between, of those whose time is known; None: there is none."""
+        which = "max" if latest else "min"
+        query = f"SELECT {which}(timestamp) FROM attendance WHERE clock_synced AND timestamp >= ? AND timestamp < ?"  # noqa: S608
+        with self.reading() as db:
+            found: float | None = db.execute(query, (since, until)).fetchone()[0]
+        return found
+
     def purge(self, before: float, batch: int = 500) -> int:
         """Events, whose rows go with them, and as many rows of pictures; returns the larger number of the two."""
         events = super().purge(before, batch)

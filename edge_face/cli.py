@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from edge_face import __version__, export, threads
 from edge_face.errors import ConfigError, EdgeFaceError, RequestError
-from edge_face.queries import day_span, parse_time
+from edge_face.queries import day_of, parse_time
 
 Command = str
 """`module:function` in `edge_face.commands`, imported only when called: the daemon's imports take a Pi a second."""
@@ -126,9 +126,11 @@ def _time(text: str) -> float | None:
         raise argparse.ArgumentTypeError(error.message) from None
 
 
-def _day(text: str) -> tuple[float, float]:
+def _day(text: str) -> str:
+    """The text again: which day `today` is depends on the configuration's time zone."""
     try:
-        return day_span(text)
+        day_of(text)
+        return text
     except RequestError as error:
         raise argparse.ArgumentTypeError(error.message) from None
 
@@ -144,6 +146,7 @@ def _add_records(add: _Add) -> None:
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")
     sub = add("attendance", "list who was there", "attendance:attendance", "edge-face attendance --date today")
     sub.add_argument("--date", type=_day, metavar="D", help="of this day only: 2026-01-31, or today")
+    sub.add_argument("--daily", action="store_true", help="a row for each person and day: first and last sight, visits")
     sub.add_argument("--format", choices=export.FORMATS, default="table", metavar="F", help=", ".join(export.FORMATS))
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the terminal")
     sub = add("token", "print the admin token, or manage tokens", "tokens:token", "edge-face token --new --role viewer")

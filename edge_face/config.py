@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_face.errors import ConfigError
-from edge_face.queries import headers_of
+from edge_face.queries import headers_of, zone_of
 from edge_face.settings import REPEATABLE, SECRET, SECTIONS, YUNET_FILE, Camera, Config, Limits, Webhook, limits_of
 from edge_face.signatures import signing_key
 
@@ -199,6 +199,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             yield f"{_heading('camera', id)} size: raw pictures do not say it, so it has to be set"
     if config.remote.match_url and not _is_http(config.remote.match_url):
         yield "[remote] match_url: expected an http:// or https:// address"
+    try:
+        zone_of(config.attendance.timezone)
+    except ValueError as error:
+        yield f"[attendance] timezone: {error}"
     for id, hook in config.webhooks.items():
         if not _is_http(hook.url):
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"

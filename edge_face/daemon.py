@@ -183,7 +183,7 @@ class Daemon:
 
     async def _work(self, store: Store, thread: StoreThread, tokens: Tokens, cameras: Cameras) -> None:
         remote = self._config.remote
-        csv = Path(self._config.attendance.csv) if self._config.attendance.csv else None
+        csv = outputs.attendance_file(self._config)
         async with asyncio.TaskGroup() as group:
             services = [
                 group.create_task(_endless(name, service), name=name)

@@ -69,6 +69,18 @@ ATTENDANCE_COLUMNS: tuple[Column, ...] = (
     Column("clock", in_table=False),
 )
 
+DAY_COLUMNS: tuple[Column, ...] = (
+    Column("date"),
+    Column("name"),
+    Column("external_id"),
+    Column("first"),
+    Column("last"),
+    Column("visits"),
+    Column("person_id", in_table=False),
+    Column("first_timestamp", in_table=False),
+    Column("last_timestamp", in_table=False),
+)
+
 _Cell = str | int | float | None
 _Rows = Iterable[Mapping[str, Any]]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo
 
 from edge_face.errors import RequestError
 
@@ -39,17 +40,29 @@ def parse_time(text: str | None, what: str) -> float | None:
     return seconds
 
 
-def day_span(text: str) -> tuple[float, float]:
-    """The first second of a day (2026-01-31, or `today`) and of the next one, by the local time of this box.
-
-    Raises RequestError.
-    """
+def zone_of(text: str) -> tzinfo | None:
+    """Europe/Paris, say; None for nothing: this box's own. Raises ValueError."""
     try:
-        day = date.today() if text == "today" else date.fromisoformat(text)  # noqa: DTZ011  # the local day is meant
-        first, after = (datetime.combine(each, datetime.min.time()) for each in (day, day + timedelta(days=1)))
+        return ZoneInfo(text) if text else None
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"no such time zone: {text}; Europe/Paris is one, and UTC") from None
+
+
+def day_of(text: str, zone: tzinfo | None = None) -> date:
+    """2026-01-31, or `today`. Raises RequestError."""
+    try:
+        return datetime.now(zone).date() if text == "today" else date.fromisoformat(text)
+    except ValueError:
+        raise RequestError(f"A date is written like 2026-01-31, or today, not {text}.", "bad_time") from None
+
+
+def day_span(day: date, zone: tzinfo | None = None) -> tuple[float, float]:
+    """The first second of a day and of the next one, as Unix seconds. Raises RequestError for a day beyond time."""
+    try:
+        first, after = (datetime.combine(each, time.min, zone) for each in (day, day + timedelta(days=1)))
         return first.timestamp(), after.timestamp()
     except (ValueError, OverflowError, OSError):
-        raise RequestError(f"A date is written like 2026-01-31, or today, not {text}.", "bad_time") from None
+        raise RequestError(f"{day} cannot be asked for.", "bad_time") from None
 
 
 def headers_of(text: str) -> dict[str, str]:

@@ -10,7 +10,6 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import aiohttp
 
@@ -20,7 +19,7 @@ from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError, RequestError
 from edge_face.events import FrameView
 from edge_face.names import clean_name
-from edge_face.sinks.csv import append
+from edge_face.sinks.csv import AttendanceFile
 from edge_face.sinks.webhook import server_of
 
 _log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class RemoteMatcher:
     def __init__(
         self,
         options: settings.Remote,
-        csv: Path | None,
+        csv: AttendanceFile | None,
         views: Bus[FrameView],
         want_frames: Callable[[bool], None],
         clock: Clock,
@@ -124,11 +123,11 @@ class RemoteMatcher:
             return
         try:
             while self._rows:
-                await asyncio.to_thread(append, self._csv, *self._rows[0])
+                await asyncio.to_thread(self._csv.append, *self._rows[0])
                 self._rows.popleft()
         except OSError as error:
             self._retry_at = self._clock.monotonic() + RETRY_S
-            self._tell("csv", f"{self._csv} cannot be written: {error.strerror}")
+            self._tell("csv", f"{self._csv.path} cannot be written: {error.strerror}")
         else:
             self._told.discard("csv")
 

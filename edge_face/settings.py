@@ -225,6 +225,9 @@ class Remote:
 class Attendance:
     csv: str = option("", "Append a row for each PASS visit to this CSV file; empty: off.")
     unknown: bool = option(False, "Also a row named Unknown for each visit of an unknown face.")
+    timezone: str = option(
+        "", "Time zone of the CSV and of attendance by day, Europe/Paris say; empty: this box's own."
+    )
 
 
 @dataclass(frozen=True, slots=True)

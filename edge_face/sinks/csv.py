@@ -9,7 +9,8 @@ import fcntl
 import io
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,51 @@ HEADER = ("Name", "Timestamp")
 UNKNOWN = "Unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class AttendanceFile:
+    """A file with a header and a row for each visit; it may be moved, emptied or deleted at any time."""
+
+    path: Path
+    zone: tzinfo | None = None
+    """Of the times in it; None: this box's own."""
+
+    def append(self, name: str, timestamp: float, *, once: bool = False) -> None:
+        """Add a row, all of it or nothing; it is on the disk when this returns. Raises OSError.
+
+        `once`: not if it is the last row already. The process may have died after writing it and before noting that.
+        """
+        # Names stay as they are, also those that a spreadsheet may take for a formula (=, +, -, @): programs that read
+        # this file compare them with the enrolled names. The xlsx export is the one for spreadsheets.
+        row = _line(name, local_time(timestamp, self.zone))
+        with self.path.open("a+b", buffering=0) as file:  # a buffer would write once more, on closing, what had failed
+            fcntl.flock(file, fcntl.LOCK_EX)  # events and the answers of a remote server are written by two threads
+            size = file.seek(0, os.SEEK_END)
+            if not size:
+                sync_folder(self.path.parent)
+                row = _line(*HEADER) + row
+            else:
+                file.seek(max(0, size - len(row) - 1))
+                tail = file.read()
+                if once and tail == b"\n" + row:
+                    return
+                if not tail.endswith(b"\n"):
+                    row = b"\n" + row  # somebody's last line, or our own that a power cut has torn
+            try:
+                if file.write(row) != len(row):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                _shorten(self.path, size)
+                raise
+
+
+def local_time(timestamp: float, zone: tzinfo | None = None) -> str:
+    """Unix seconds as local time without a zone and with all six digits: 2025-05-21T20:01:14.123456."""
+    return (
+        datetime.fromtimestamp(timestamp, UTC).astimezone(zone).replace(tzinfo=None).isoformat(timespec="microseconds")
+    )
+
+
 class CsvSink:
     """Appends to a file that may be moved, emptied or deleted at any time: it is opened for each row."""
 
@@ -29,8 +75,8 @@ class CsvSink:
     """A row says when somebody came, so it is as good an hour later."""
     healthy = True
 
-    def __init__(self, path: Path, *, unknown: bool = False) -> None:
-        self._path = path
+    def __init__(self, file: AttendanceFile, *, unknown: bool = False) -> None:
+        self._file = file
         self._unknown = unknown
         self._after_start = True
 
@@ -40,9 +86,9 @@ class CsvSink:
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
         name = payload["name"] if payload["status"] == "PASS" else UNKNOWN
         try:
-            await asyncio.to_thread(append, self._path, name, payload["timestamp"], once=self._after_start)
+            await asyncio.to_thread(self._file.append, name, payload["timestamp"], once=self._after_start)
         except OSError as error:
-            raise RetryLater(f"{self._path} cannot be written: {error.strerror}") from error
+            raise RetryLater(f"{self._file.path} cannot be written: {error.strerror}") from error
         self._after_start = False
 
     def state(self, change: State) -> None:
@@ -53,41 +99,6 @@ class CsvSink:
 
     async def close(self) -> None:
         """Nothing is held open."""
-
-
-def append(path: Path, name: str, timestamp: float, *, once: bool = False) -> None:
-    """Add a row, all of it or nothing; it is on the disk when this returns. Raises OSError.
-
-    `once`: not if it is the last row already. The process may have died after writing it and before noting that.
-    """
-    # Names stay as they are, also those that a spreadsheet may take for a formula (=, +, -, @): programs that read
-    # this file compare them with the enrolled names. The xlsx export is the one for spreadsheets.
-    row = _line(name, local_time(timestamp))
-    with path.open("a+b", buffering=0) as file:  # a buffer would write once more, on closing, what had failed
-        fcntl.flock(file, fcntl.LOCK_EX)  # events and the answers of a remote server are written by two threads
-        size = file.seek(0, os.SEEK_END)
-        if not size:
-            sync_folder(path.parent)
-            row = _line(*HEADER) + row
-        else:
-            file.seek(max(0, size - len(row) - 1))
-            tail = file.read()
-            if once and tail == b"\n" + row:
-                return
-            if not tail.endswith(b"\n"):
-                row = b"\n" + row  # somebody's last line, or our own that a power cut has torn
-        try:
-            if file.write(row) != len(row):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError:
-            _shorten(path, size)
-            raise
-
-
-def local_time(timestamp: float) -> str:
-    """Unix seconds as local time without a zone and with all six digits: 2025-05-21T20:01:14.123456."""
-    return datetime.fromtimestamp(timestamp, UTC).astimezone().replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def _line(*fields: str) -> bytes:

@@ -12,8 +12,10 @@ from aiohttp.typedefs import Handler, Middleware
 
 from edge_face import prometheus, settings
 from edge_face.bus import Wants
+from edge_face.days import Days
 from edge_face.errors import EdgeFaceError
 from edge_face.painter import Painter
+from edge_face.queries import zone_of
 from edge_face.web import dropin
 from edge_face.web.apidocs import ApiDocs
 from edge_face.web.attendance import AttendanceApi
@@ -59,7 +61,7 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
         PeopleApi(work),
         CamerasApi(services.cameras, work, config.decision.max_age),
         EventsApi(services.store, exports),
-        AttendanceApi(services.store, exports),
+        AttendanceApi(services.store, Days(services.store, zone_of(config.attendance.timezone)).page, exports),
         stream,
         guard.tickets,
         uploads,

@@ -237,6 +237,23 @@ class AttendancePage(Struct):
     next_cursor: str | None
 
 
+class AttendanceDay(Struct):
+    date: str
+    name: str | None
+    person_id: str | None
+    external_id: str | None
+    first: Annotated[str, Meta(description="First sight, local time with its offset.")]
+    last: str
+    visits: int
+    first_timestamp: UnixTime
+    last_timestamp: UnixTime
+
+
+class AttendanceDayPage(Struct):
+    items: list[AttendanceDay]
+    next_cursor: str | None
+
+
 class Ticket(Struct):
     ticket: str
     expires_in_s: float

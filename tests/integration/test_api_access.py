@@ -45,6 +45,7 @@ VIEWERS_TOO = [
     ("GET", "/api/v1/people/katya/faces/1/thumbnail.jpg"),
     ("GET", "/api/v1/events"),
     ("GET", "/api/v1/attendance"),
+    ("GET", "/api/v1/attendance/days"),
     ("GET", "/student_attendance"),
     ("GET", "/hash"),
     ("GET", "/streaming?camera=none"),  # of one that is there it has no end

@@ -38,6 +38,22 @@ async def test_pages_with_filters(api: Api) -> None:
     assert (status, body["error"]) == (400, "bad_time")
 
 
+async def test_first_and_last_sight_by_day(api: Api) -> None:
+    status, body, _ = await api.ask("GET", "/api/v1/attendance/days?until=3600", "viewer")
+    assert status == 200
+    assert [(row["name"], row["first_timestamp"], row["last_timestamp"], row["visits"]) for row in body["items"]] == [
+        ("Katya", 1000, 3000, 2),
+        ("=1+1", 2000, 2000, 1),
+    ]
+    _, body, _ = await api.ask("GET", "/api/v1/attendance/days?limit=1", "viewer")
+    assert body["items"][0]["date"] >= "2026"
+    _, rest, _ = await api.ask("GET", f"/api/v1/attendance/days?limit=5&cursor={body['next_cursor']}", "viewer")
+    assert [row["name"] for row in rest["items"]] == ["Katya", "=1+1"]
+    _, body, answer = await api.ask("GET", "/api/v1/attendance/days?format=csv", "viewer")
+    assert body.decode().splitlines()[0].startswith("date,name,external_id,first,last,visits")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="attendance-days.csv"'
+
+
 async def test_files_for_an_office(api: Api) -> None:
     _, body, answer = await api.ask("GET", "/api/v1/attendance?format=csv", "viewer")
     lines = body.decode().splitlines()

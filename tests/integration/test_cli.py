@@ -14,6 +14,7 @@ import time
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import openpyxl
 import pytest
@@ -224,6 +225,13 @@ def test_attendance_of_a_day_in_every_format(config: Path, tmp_path: Path) -> No
     assert listed("--date", "today") == []
     assert len(listed()) == 4
     assert "Katya" in edge_face("attendance", config=config).stdout
+    done = edge_face("attendance", "--daily", "--date", "2026-03-02", "--format", "json", config=config)
+    (day,) = json.loads(done.stdout)
+    assert (day["date"], day["visits"], day["last_timestamp"]) == ("2026-03-02", 2, midnight + 80_000)
+    config.write_text(config.read_text() + "\n[attendance]\ntimezone = Pacific/Kiritimati\n")
+    there = datetime(2026, 3, 2, tzinfo=ZoneInfo("Pacific/Kiritimati")).timestamp()
+    visits = [midnight - 1, midnight, midnight + 80_000, midnight + 86_400]
+    assert listed("--date", "2026-03-02") == [at for at in visits if there <= at < there + 86_400]
     book = tmp_path / "attendance.xlsx"
     assert edge_face("attendance", "--format", "xlsx", "-o", book, config=config).returncode == 0
     sheet = openpyxl.load_workbook(book).active

@@ -18,7 +18,7 @@ from edge_face.bus import Bus
 from edge_face.events import FrameView
 from edge_face.remote import RemoteMatcher
 from edge_face.settings import Remote
-from edge_face.sinks.csv import append, local_time
+from edge_face.sinks.csv import AttendanceFile, local_time
 from tests.integration.test_api_stream import until
 from tests.support.api import view
 from tests.support.clock import HandClock
@@ -83,7 +83,9 @@ async def asking(url: str, rows: Path | None, interval: float = 5.0) -> AsyncIte
         if wanted != camera.wanted[-1]:
             camera.wanted.append(wanted)
 
-    matcher = RemoteMatcher(Remote(url, interval), rows, camera.views, want, camera.clock, attempt_s=0.5)
+    matcher = RemoteMatcher(
+        Remote(url, interval), rows and AttendanceFile(rows), camera.views, want, camera.clock, attempt_s=0.5
+    )
     task = asyncio.create_task(matcher.run())
     await until(lambda: camera.views.watched)
     try:
@@ -199,5 +201,5 @@ async def test_rows_follow_when_the_disk_is_back(server: Server, tmp_path: Path)
 async def test_two_writers_make_one_file(tmp_path: Path) -> None:
     for number in range(20):
         path = tmp_path / f"{number}.csv"
-        await asyncio.gather(*(asyncio.to_thread(append, path, name, 1.0) for name in "abcdef"))
+        await asyncio.gather(*(asyncio.to_thread(AttendanceFile(path).append, name, 1.0) for name in "abcdef"))
         assert sorted(names(path)) == sorted(["Name", *"abcdef"])
