@@ -63,6 +63,7 @@ def measure_all(photos: str, clip: str, yunet: str, count: int) -> dict[str, dic
         "gallery": measured("gallery.py"),
         "memory": measured("memory.py"),
         "latency": measured("latency.py"),
+        "storage": measured("storage.py"),
     }
 
 
@@ -125,6 +126,7 @@ def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -
         ("gallery", "Gallery: best and second-best person"),
         ("memory", "Memory: parent and one camera child, 640x480"),
         ("latency", "Latency: grab to an MQTT subscriber, 640x480 at 15 fps"),
+        ("storage", "Storage: what an event costs the card"),
     ):
         yield f"\n## {title}\n\n`benchmarks/{name}.py`\n"
         yield from table(found[name]["rows"])
