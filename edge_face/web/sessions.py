@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from edge_face.clock import Clock
+from edge_face.tokens import digest
 
 COOKIE = "edge-face-session"
 PREFIX = "es_"
@@ -49,13 +49,13 @@ class Sessions:
         if len(own) >= MOST:
             del self._sessions[own[0]]
         session = PREFIX + secrets.token_urlsafe(32)
-        self._sessions[_hash(session)] = _Session(token, now + LIFE_S, now)
+        self._sessions[digest(session)] = _Session(token, now + LIFE_S, now)
         return session
 
     def token(self, session: str) -> str | None:
         """The token that it was opened with; None: it is over, or never was. To ask is to use it."""
         now = self._clock.monotonic()
-        key = _hash(session)
+        key = digest(session)
         found = self._sessions.pop(key, None)
         if found is None or found.is_over(now):
             return None
@@ -64,7 +64,7 @@ class Sessions:
         return found.token
 
     def end(self, session: str) -> None:
-        self._sessions.pop(_hash(session), None)
+        self._sessions.pop(digest(session), None)
 
 
 def set_cookie(response: web.Response, session: str, *, secure: bool) -> None:
@@ -74,7 +74,3 @@ def set_cookie(response: web.Response, session: str, *, secure: bool) -> None:
 
 def clear_cookie(response: web.Response, *, secure: bool) -> None:
     response.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict", secure=secure)
-
-
-def _hash(session: str) -> bytes:
-    return hashlib.sha256(session.encode("utf-8", "surrogateescape")).digest()
