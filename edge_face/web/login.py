@@ -94,7 +94,7 @@ class LoginApi:
             session, role = await self._guard.log_in(said.token, request)
         except EdgeFaceError as error:
             answer = refusal(error, request)
-            if answer.status in (401, 429):
+            if answer.status == 401:  # not 429, of which there may be any number
                 _log.warning("a login from %s failed: %s", request.remote, answer.message)
             if request.content_type == JSON or "text/html" not in request.headers.get("Accept", ""):
                 raise answer from None

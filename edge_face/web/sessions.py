@@ -38,9 +38,6 @@ class Sessions:
         self._sessions: dict[bytes, _Session] = {}
         """By the hash of their ids, the one that was idle for longest first."""
 
-    def __len__(self) -> int:
-        return len(self._sessions)
-
     def new(self, token: str) -> str:
         """The id of a new session, which ends with `token`, too."""
         now = self._clock.monotonic()

@@ -139,7 +139,7 @@ async def operations(api: Api) -> list[Operation]:
         for path, methods in document["paths"].items()
         for method, said in methods.items()
     ]
-    # Not in the document: the first is the second's twin, the other is the same with a body.
+    # Not in the document, as it is the same as the one with a slash.
     return [*found, Operation("POST", "/process-frame", "/process-frame", "admin", False, False)]
 
 

@@ -52,7 +52,7 @@ def test_the_number_of_a_tokens_sessions_is_bounded_and_others_stay(clock: HandC
     ended = [number for number, each in enumerate(made) if sessions.token(each) is None]
     assert ended == [1, 2, 3], "those that were idle for longest"
     assert sessions.token(other) == "ef_other"
-    assert len(sessions) == MOST + 1
+    assert len(sessions._sessions) == MOST + 1
 
 
 def test_those_that_are_over_are_forgotten_at_the_next_login(clock: HandClock) -> None:
@@ -61,7 +61,7 @@ def test_those_that_are_over_are_forgotten_at_the_next_login(clock: HandClock) -
         sessions.new(f"ef_{number}")
     clock.now += IDLE_S
     sessions.new("ef_token")
-    assert len(sessions) == 1
+    assert len(sessions._sessions) == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/people?q=a%20b&x=1#top", "/a//b", "/" + "x" * 1999])
