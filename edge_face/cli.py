@@ -155,3 +155,4 @@ def _add_records(add: _Add) -> None:
     what.add_argument("--list", action="store_true", help="list all tokens, without their secrets")
     what.add_argument("--revoke", type=int, metavar="ID", help="end a token")
     sub.add_argument("--role", choices=("admin", "viewer"), help="what the new token allows")
+    sub.add_argument("--label", metavar="TEXT", help="what the new token is for, as --list shows it; goes with --role")

@@ -27,6 +27,11 @@ def clean_group(text: str | None) -> str | None:
     return _clean(text, "A group", "bad_group") if text and text.strip() else None
 
 
+def clean_label(text: str | None) -> str:
+    """What a token is for; empty if nothing is said. Raises RequestError (`bad_label`)."""
+    return _clean(text, "A label", "bad_label") if text and text.strip() else ""
+
+
 def _clean(text: str, what: str, code: str) -> str:
     cleaned = unicodedata.normalize("NFC", text).strip()
     if not 1 <= len(cleaned) <= LONGEST:

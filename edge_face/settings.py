@@ -164,7 +164,7 @@ class Storage:
 class Api:
     host: str = option("127.0.0.1", "Address to listen on. Other machines need 0.0.0.0 or an own address, and cert.")
     port: int = option(5000, "Port to listen on; 0: any free one.", low=0, high=65535)
-    cert: str = option("", "TLS certificate chain (PEM file). With key: https.")
+    cert: str = option("", "TLS certificate chain (PEM file). With key: https. Renewed files are taken over at once.")
     key: str = option("", "TLS private key (PEM file).")
     insecure: bool = option(False, "Allow a host that other machines reach without TLS.")
 

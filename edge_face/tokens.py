@@ -98,7 +98,7 @@ class Tokens:
         token = PREFIX + secrets.token_urlsafe(32)
         cursor = db.execute(
             "INSERT INTO tokens (hash, role, label, created_at, in_file) VALUES (?, ?, ?, ?, ?)",
-            (_hash(token), role, label, self._clock.wall(), in_file),
+            (digest(token), role, label, self._clock.wall(), in_file),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid, token
@@ -115,14 +115,15 @@ class Tokens:
         return token
 
 
-def _hash(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """What is kept of something random that its owner shows again."""
     # surrogateescape: a header may hold bytes that are no UTF-8; such a token is wrong, and no reason to fail.
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def _role_of(db: sqlite3.Connection, token: str) -> Role | None:
     """Compares with every token, each in constant time, so that the time taken tells nothing."""
-    wanted, found = _hash(token), None
+    wanted, found = digest(token), None
     for stored, role in db.execute("SELECT hash, role FROM tokens"):
         if hmac.compare_digest(stored, wanted):
             found = role

@@ -26,7 +26,10 @@ table { border-collapse: collapse; margin: .5rem 0 } td { padding: .15rem 1rem .
 pre { background: #8881; padding: .75rem; overflow-x: auto } p { margin: .25rem 0 } a { color: inherit }
 @media (prefers-color-scheme: dark) { body { color: #e4e6eb; background: #18191a } }
 """
-_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Referrer-Policy": "no-referrer"}
+_POLICY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class ApiDocs:

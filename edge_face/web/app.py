@@ -24,6 +24,7 @@ from edge_face.web.cameras import CamerasApi
 from edge_face.web.dropin import DropIn
 from edge_face.web.events import EventsApi
 from edge_face.web.exports import Exports
+from edge_face.web.login import LoginApi
 from edge_face.web.mjpeg import MJPEG, Mjpeg
 from edge_face.web.people import PeopleApi, PhotoWork
 from edge_face.web.replies import Refusal, error_reply, refusal, reply
@@ -58,6 +59,7 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
     exports = Exports(services.thread)
     parts: tuple[Part, ...] = (
         StatusApi(services),
+        LoginApi(guard),
         PeopleApi(work),
         CamerasApi(services.cameras, work, config.decision.max_age),
         EventsApi(services.store, exports),

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
@@ -17,23 +18,29 @@ from edge_face.clock import Clock
 from edge_face.config import is_loopback
 from edge_face.errors import StoreError
 from edge_face.tokens import Role
+from edge_face.web import sessions
 from edge_face.web.replies import Refusal
 from edge_face.web.services import TOKEN, RoleOf, Route
+from edge_face.web.sessions import Sessions
 from edge_face.web.tickets import Tickets
 
 CACHE_S = 1.0
 """A good token is believed this long without asking the store, so a revoked one ends within it."""
 _CACHED = 64
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="edge-face", Basic realm="edge-face", charset="UTF-8"'}
+_QUIET_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="edge-face"'}
+"""For pages: at the word Basic, browsers would ask for a password in a window of their own."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A token and how it came: browsers send `basic` by themselves, and a `query` may be kept in histories and logs."""
+    """A token, or the id of a session, and how it came: browsers send `basic` and `cookie` by themselves, and a `query`
+    may be kept in histories and logs.
+    """
 
     token: str
-    by: Literal["bearer", "key", "basic", "query"]
+    by: Literal["bearer", "key", "basic", "query", "cookie"]
 
 
 class Guard:
@@ -47,43 +54,68 @@ class Guard:
         self._good: dict[bytes, tuple[Role, float]] = {}
         self._delays = Delays(clock)
         self.tickets = Tickets(clock)
+        self.sessions = Sessions(clock)
 
     async def admit(self, request: web.Request, route: Route | None) -> None:
         """`route` is None where there is nothing: only those who may ask at all are told so."""
         self._check_host(request)
         if route is not None and route.role is None:
+            if request.method not in _SAFE and not same_origin(request):  # it would log somebody in as somebody else
+                raise _foreign_origin()
             return
         socket = route is not None and route.socket
         credential = _credential(request, query=socket)
         if credential is None:
             raise Refusal(401, "unauthorized", "This needs a token; `edge-face token` prints it.", _CHALLENGE)
-        # A ticket is the token that it was made with; it may only be used as one of a viewer's.
+        # A ticket is what it was made with, a token or a session; it may only be used as one of a viewer's.
         ticket = self.tickets.token(credential.token) if credential.by == "query" else None
         request[TOKEN] = ticket or credential.token
-        role = await self._role(request[TOKEN])
-        if ticket and role:
-            role = "viewer"
+        if credential.by == "cookie" or ticket:
+            role = await self._role(request[TOKEN])
+        else:
+            role = await self._shown(credential.token, request, _CHALLENGE)
         if role is None:
-            await self._delays.wait(request.remote or "")
-            raise Refusal(401, "unauthorized", "This token is not valid.", _CHALLENGE)
+            # At once: its browser goes on sending it, and nobody can guess one.
+            self.sessions.end(request[TOKEN])
+            message = "The session is over, or its token was revoked; log in again."
+            raise Refusal(401, "unauthorized", message, _QUIET_CHALLENGE)
+        if ticket:
+            role = "viewer"
         if credential.by == "query" and role != "viewer":
             message = "An admin token is not taken from the address, where it is seen; use a viewer token or a ticket."
             raise Refusal(401, "unauthorized", message, _CHALLENGE)
-        written_by_browser = credential.by == "basic" and request.method not in _SAFE
-        if (socket or written_by_browser) and not same_origin(request):
-            raise Refusal(403, "foreign_origin", "A page of another site may not do this.")
+        written_by_browser = credential.by in ("basic", "cookie") and request.method not in _SAFE
+        if socket or written_by_browser:
+            # Only browsers have cookies, and they name the origin of each write. Programs use Basic as well.
+            named = written_by_browser and credential.by == "cookie"
+            if not same_origin(request, named=named):
+                raise _foreign_origin()
         if route is not None and route.role == "admin" and role != "admin":
             raise Refusal(403, "forbidden", "This needs an admin token; yours is a viewer's.")
 
+    async def log_in(self, token: str, request: web.Request) -> tuple[str, Role]:
+        """The id of a new session, and what it allows. Raises Refusal (401, 429) for a wrong token, after a delay."""
+        role = await self._shown(token, request, _QUIET_CHALLENGE)
+        return self.sessions.new(token), role
+
     async def still_valid(self, request: web.Request) -> bool:
-        """Whether the token that opened a stream is still good. In doubt, as the store is busy, it is."""
+        """Whether the token or session that opened a stream is still good. In doubt, as the store is busy, it is."""
         try:
             return await self._role(request[TOKEN]) is not None
         except StoreError:
             return True
 
-    async def _role(self, token: str) -> Role | None:
-        if not token.isascii():
+    async def _shown(self, token: str, request: web.Request, challenge: Mapping[str, str]) -> Role:
+        role = None if token.startswith(sessions.PREFIX) else await self._role(token)
+        if role is None:
+            await self._delays.wait(request.remote or "")
+            raise Refusal(401, "unauthorized", "This token is not valid.", challenge)
+        return role
+
+    async def _role(self, shown: str) -> Role | None:
+        """Of a token, or of the one that a session was opened with."""
+        token = self.sessions.token(shown) if shown.startswith(sessions.PREFIX) else shown
+        if token is None or not token.isascii():
             return None
         key = hashlib.sha256(token.encode("ascii")).digest()
         role, until = self._good.get(key, (None, 0.0))
@@ -170,6 +202,8 @@ def _credential(request: web.Request, *, query: bool) -> Credential | None:
         return Credential(key, "key")
     if query and (token := request.query.get("token", "").strip()):
         return Credential(token, "query")
+    if (session := request.cookies.get(sessions.COOKIE, "")).startswith(sessions.PREFIX):
+        return Credential(session, "cookie")
     return None
 
 
@@ -183,11 +217,13 @@ def _password(encoded: str) -> str | None:
     return password if colon else None
 
 
-def same_origin(request: web.Request) -> bool:
-    """Whether the page that asks came from this server. Programs that are no browser send no Origin."""
+def same_origin(request: web.Request, *, named: bool = False) -> bool:
+    """Whether the page that asks came from this server. Programs that are no browser send no Origin; `named`: it has to
+    be there.
+    """
     origins = request.headers.getall("Origin", ())
     if not origins:
-        return True
+        return not named
     try:
         origin = urlsplit(origins[0])
         own = urlsplit(f"{origin.scheme}://{request.headers.get('Host', '')}")
@@ -197,6 +233,10 @@ def same_origin(request: web.Request) -> bool:
     # Not the scheme where this server speaks plain HTTP: a proxy before it may add the TLS.
     schemes = ("https",) if request.secure else ("http", "https")
     return len(origins) == 1 and same and origin.scheme in schemes and bool(origin.hostname)
+
+
+def _foreign_origin() -> Refusal:
+    return Refusal(403, "foreign_origin", "A page of another site may not do this.")
 
 
 def _place(url: SplitResult) -> tuple[str | None, int | None]:

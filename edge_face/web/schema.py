@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edge_face.events import CameraState
 from edge_face.queries import MAX_LIMIT
+from edge_face.tokens import Role
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most items of a page.")]
 Cursor = Annotated[str, Meta(description="`next_cursor` of the page before.")]
@@ -252,6 +253,25 @@ class AttendanceDay(Struct):
 class AttendanceDayPage(Struct):
     items: list[AttendanceDay]
     next_cursor: str | None
+
+
+class LoginQuery(Struct):
+    next: Annotated[str, Meta(description="The path of this server that the login leads to.")] | None = None
+    error: Annotated[str, Meta(description="Why the login before failed.")] | None = None
+
+
+class LoginForm(Struct):
+    token: str
+    next: Annotated[str, Meta(description="As in the page's address.")] | None = None
+
+
+class Login(Struct):
+    token: str
+
+
+class LoggedIn(Struct):
+    role: Role
+    expires_in_s: Annotated[float, Meta(description="Sooner when it is not used for an hour.")]
 
 
 class Ticket(Struct):

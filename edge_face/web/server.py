@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import socket
@@ -16,6 +17,7 @@ from edge_face.errors import EdgeFaceError
 from edge_face.web.app import STREAM, build_app, build_legacy_app
 from edge_face.web.replies import Refusal, error_reply
 from edge_face.web.services import Services
+from edge_face.web.tls import Tls
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ class Server:
     def __init__(self, config: settings.Config, services: Services) -> None:
         self._api = config.api
         self._legacy = config.stream.legacy_port
-        self._app = build_app(services, config)
+        self._tls: Tls | None = None
+        self._app = build_app(dataclasses.replace(services, status=lambda: self._status(services)), config)
         self._listeners: list[_Listener] = []
         self.port = 0
         self.legacy_port: int | None = None
@@ -47,12 +50,14 @@ class Server:
 
     async def start(self) -> None:
         """Raises EdgeFaceError in plain words: port in use, address not ours, certificate unusable."""
-        tls = _tls(self._api)
+        if self._api.cert:
+            self._tls = Tls(self._api.cert, self._api.key)
+            self._tls.start()
         try:
-            self.port = await self._listen(self._app, self._api.port, tls, "[api] port")
+            self.port = await self._listen(self._app, self._api.port, "[api] port")
             if self._legacy:
                 legacy = build_legacy_app(self._app)
-                self.legacy_port = await self._listen(legacy, self._legacy, tls, "[stream] legacy_port")
+                self.legacy_port = await self._listen(legacy, self._legacy, "[stream] legacy_port")
         except BaseException:
             await self.stop()
             raise
@@ -60,14 +65,21 @@ class Server:
 
     async def stop(self) -> None:
         listeners, self._listeners = self._listeners, []
-        results = await asyncio.gather(*(listener.close() for listener in listeners), return_exceptions=True)
+        closing = [listener.close() for listener in listeners]
+        if self._tls:
+            closing.append(self._tls.close())
+        results = await asyncio.gather(*closing, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 _log.error("the web server did not stop cleanly: %r", result)
 
-    async def _listen(self, app: web.Application, port: int, tls: ssl.SSLContext | None, key: str) -> int:
+    def _status(self, services: Services) -> dict[str, Any]:
+        status = services.status()
+        return status | {"tls": self._tls.payload()} if self._tls else status
+
+    async def _listen(self, app: web.Application, port: int, key: str) -> int:
         sockets = await _bind(self._api.host, port, key)
-        listener = _Listener(app, sockets, tls)
+        listener = _Listener(app, sockets, self._tls.context if self._tls else None)
         self._listeners.append(listener)
         await listener.open()
         return int(sockets[0].getsockname()[1])
@@ -188,16 +200,3 @@ def _why(error: OSError, host: str, port: int, key: str) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; set [api] host."
     return f"Port {port} on {host} cannot be used: {error.strerror}."
-
-
-def _tls(api: settings.Api) -> ssl.SSLContext | None:
-    if not api.cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # The empty password: otherwise OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(api.cert, api.key or None, password="")
-    except (OSError, ValueError) as error:
-        raise EdgeFaceError(f"[api] cert, key: they cannot be used together: {error}.", "tls") from error
-    return context

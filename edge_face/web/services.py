@@ -19,7 +19,7 @@ from edge_face.tokens import Role
 from edge_face.web.spec import Spec
 
 TOKEN = web.RequestKey("token", str)
-"""Where a request that was let in keeps the token that it came with."""
+"""Where a request that was let in keeps the token, or the id of the session, that it came with."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RoleOf = Callable[[str], Awaitable[Role | None]]

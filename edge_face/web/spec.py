@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from edge_face import __version__
 from edge_face.errors import RequestError
+from edge_face.web import sessions
 from edge_face.web.schema import Error
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "basic": {"type": "http", "scheme": "basic", "description": "Any user; the token is the password."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": sessions.COOKIE,
+        "description": "Of `/login`. What changes anything needs an `Origin` of this server, too.",
+    },
 }
 _TOKEN_IN_QUERY = {"token": {"type": "apiKey", "in": "query", "name": "token", "description": "A viewer's."}}
 
@@ -47,7 +54,7 @@ class Spec:
     """As JSON; with `form` either will do."""
     media: tuple[str, ...] = ()
     others: Mapping[int, Any] = field(default_factory=dict)
-    """Replies of other statuses that are no errors, and their types."""
+    """Replies of other statuses that are no errors, and their types; None: without a body."""
     errors: tuple[int, ...] = ()
     """Beyond what every route may answer: 401, 403, 405, 503 and so on are added where they belong."""
 
@@ -184,8 +191,9 @@ class _Operation:
             done["content"] = content
         responses = {str(spec.status): done}
         for status, kind in spec.others.items():
-            content = {JSON: {"schema": self._named[_key(kind)]}}
-            responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
+            responses[str(status)] = {"description": HTTPStatus(status).phrase}
+            if kind is not None:
+                responses[str(status)]["content"] = {JSON: {"schema": self._named[_key(kind)]}}
         for status in sorted(self._errors()):
             schema = {JSON: {"schema": {"$ref": _REF.format(name="Error")}}}
             responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": schema}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 
 from aiohttp import web
 
 from edge_face.clock import Clock
+from edge_face.tokens import digest
 from edge_face.web import schema
 from edge_face.web.replies import reply
 from edge_face.web.services import TOKEN, Route
@@ -42,14 +42,10 @@ class Tickets:
                 break
             del self._tickets[oldest]
         ticket = PREFIX + secrets.token_urlsafe(24)
-        self._tickets[_hash(ticket)] = token, now + LIFE_S
+        self._tickets[digest(ticket)] = token, now + LIFE_S
         return ticket
 
     def token(self, ticket: str) -> str | None:
         """The token that a ticket stands for; None when it is none or too old."""
-        token, until = self._tickets.get(_hash(ticket), (None, 0.0))
+        token, until = self._tickets.get(digest(ticket), (None, 0.0))
         return token if self._clock.monotonic() < until else None
-
-
-def _hash(ticket: str) -> bytes:
-    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()

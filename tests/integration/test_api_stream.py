@@ -7,8 +7,6 @@ import base64
 import json
 import logging
 import socket
-import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,7 +16,6 @@ import pytest
 import websockets
 
 from edge_face import settings
-from edge_face.errors import EdgeFaceError
 from edge_face.events import FrameView
 from edge_face.web import stream
 from edge_face.web.app import STREAM
@@ -210,35 +207,6 @@ async def test_stopping_waits_for_no_viewer_that_does_not_read(api: Api) -> None
     await api.server.stop()
     assert time.monotonic() - started < 1
     await silent.close()
-
-
-async def test_tls(tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    config = settings.Config(api=settings.Api(port=0, cert=str(cert), key=str(key)))
-    async with running(tmp_path, config=config) as api:
-        trusting = ssl.create_default_context(cafile=str(cert))
-        async with api.session.get(f"{api.server.url}/healthz", ssl=trusting) as answer:
-            assert answer.status == 200
-        headers = {"X-API-Key": api.viewer}
-        viewer = await api.session.ws_connect(api.stream_url, headers=headers, ssl=trusting)
-        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
-        async with api.session.get(f"{api.server.url}/healthz", ssl=old) as answer:
-            assert answer.status == 200
-        started = time.monotonic()
-        await asyncio.gather(api.server.stop(), viewer.receive())
-        assert time.monotonic() - started < 1
-    api_settings = settings.Api(port=0, cert=str(cert), key=str(tmp_path / "edge-face.db"))
-    (tmp_path / "bad").mkdir()
-    with pytest.raises(EdgeFaceError, match=r"\[api\] cert, key"):
-        async with running(tmp_path / "bad", config=settings.Config(api=api_settings)):
-            pass
 
 
 async def test_a_connection_that_ended_by_itself_can_be_cut_off() -> None:

@@ -77,6 +77,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         ["attendance", "--date", "yesterday"],
         ["token", "--role", "viewer"],
         ["token", "--new", "--role", "king"],
+        ["token", "--new", "--label", "hall screen"],
         ["run", "--conf", "x.ini"],
     ],
 )
@@ -96,6 +97,7 @@ def test_wrong_usage_is_2_with_one_line(args: list[str], tmp_path: Path) -> None
         (["enroll", "--zip", "missing.zip"], "missing.zip"),
         (["enroll", "--dir", "missing"], "missing"),
         (["token", "--revoke", "999"], "999"),
+        (["token", "--new", "--role", "viewer", "--label", "two\nlines"], "line ends"),
         (["import-ids", "missing.csv"], "missing.csv"),
         (["people", "--config", "missing.ini"], "missing.ini"),
     ],
@@ -258,13 +260,16 @@ def test_token_prints_one_line_and_can_be_changed_listed_and_revoked(config: Pat
     file = tmp_path / "edge-face.db.token"
     assert file.read_text().strip() == first.stdout.strip()
     assert file.stat().st_mode & 0o777 == 0o600
-    viewer = edge_face("token", "--new", "--role", "viewer", config=config).stdout
+    viewer = edge_face("token", "--new", "--role", "viewer", "--label", "hall screen", config=config).stdout
     assert viewer != first.stdout
     listed = edge_face("token", "--list", config=config).stdout
     assert viewer.strip() not in listed
-    number = next(line.split("\t")[0] for line in listed.splitlines() if "viewer" in line)
+    number = next(line.split("\t")[0] for line in listed.splitlines() if line.endswith("\thall screen"))
     assert edge_face("token", "--revoke", number, config=config).returncode == 0
     assert "viewer" not in edge_face("token", "--list", config=config).stdout
+    stored = b"".join(each.read_bytes() for each in tmp_path.iterdir() if each != file)
+    assert first.stdout.strip().encode() not in stored
+    assert viewer.strip().encode() not in stored
     assert edge_face("token", "--new", config=config).stdout != first.stdout
 
 
