@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from edge_face.sinks.csv import local_time
 from tests.integration.test_daemon import write_clip
-from tests.support.broker import Broker, Watcher, watching
+from tests.support.broker import Broker, Watcher, until, watching
 from tests.support.daemon import Daemon, edge_face, events, write_config
 from tests.support.photos import astronaut
 from tests.support.receiver import Receiver
@@ -156,6 +158,7 @@ def _answers(daemon: Daemon) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_a_hundred_kills(tmp_path: Path, broker: Broker, receiver: Receiver, eileen: bytes, grace: bytes) -> None:
     seed = int(os.environ.get("EDGEFACE_TEST_SEED", "") or random.SystemRandom().randrange(1 << 32))
     print(f"to repeat: EDGEFACE_TEST_SEED={seed}")
@@ -167,6 +170,7 @@ async def test_a_hundred_kills(tmp_path: Path, broker: Broker, receiver: Receive
             "decision": {"cooldown": 0, "presence_timeout": 0.3},
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
             "webhook": {"url": receiver.url, "events": "PASS, REJECT"},
+            "attendance": {"csv": tmp_path / "attendance.csv"},
         },
     )
     (tmp_path / "e.jpg").write_bytes(eileen)
@@ -198,6 +202,12 @@ async def test_a_hundred_kills(tmp_path: Path, broker: Broker, receiver: Receive
         in_order = [event["seq"] for event in told]
         assert in_order == sorted(in_order), "an older event came after a newer one"
         assert {event["type"] for event in told} == {"face_event"}
+    lines = (tmp_path / "attendance.csv").read_text().splitlines()[1:]
+    passed = sorted((e for e in events(config) if e["status"] == "PASS"), key=lambda event: event["seq"])
+    assert lines == [f"{event['name']},{local_time(event['timestamp'])}" for event in passed], "a row for each PASS"
+    async with watching(broker) as watcher:
+        await until(lambda: watcher.texts("/presence"))
+    assert [json.loads(text)["present"] for text in watcher.texts("/presence")] == [False]
     if KILLS >= 100:
         assert all(count >= 5 for count in office.counts.values()), office.counts
         assert len(stored) >= 20

@@ -84,6 +84,7 @@ def gate(folder: Path, broker: dict[str, Any], **sections: dict[str, Any]) -> Pa
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_everything_is_away_for_a_minute(tmp_path: Path) -> None:
     broker = Broker(tmp_path).start()
     history = ("steady", "500", "slow", "cut")
@@ -167,6 +168,7 @@ async def test_everything_is_away_for_a_minute(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 @pytest.mark.parametrize(("wrong", "words"), [("host", "is not accepted"), ("password", "username and password")])
 async def test_a_broker_that_is_not_ours_stops_nothing_else(tmp_path: Path, wrong: str, words: str) -> None:
     made = Certificates(tmp_path)
