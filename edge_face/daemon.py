@@ -37,6 +37,7 @@ from edge_face.store import Store
 from edge_face.supervisor import CameraProcess, PhotoProcess
 from edge_face.terminal import Terminal
 from edge_face.tokens import Tokens, token_file
+from edge_face.unknowns import Unknowns
 from edge_face.web.app import Health, Services
 from edge_face.web.server import Server
 
@@ -97,6 +98,8 @@ class Daemon:
             stack.push_async_callback(thread.run, store.close)
             journal = await thread.run(Journal, store, self._clock)
             stack.push_async_callback(thread.run, journal.recover)
+            self._unknowns = Unknowns(store, thread, config, self._clock, lambda: self._clock_synced)
+            stack.push_async_callback(self._unknowns.flush)
             self._roster = StoreRoster(store, thread, self._use_gallery)
             for camera, options in config.cameras.items():
                 self._add_camera(camera, options)
@@ -128,6 +131,7 @@ class Daemon:
                 config,
                 Services(
                     people=people,
+                    unknowns=self._unknowns,
                     store=store,
                     thread=thread,
                     tokens=tokens,
@@ -197,6 +201,7 @@ class Daemon:
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
+                    ("unknowns", self._unknowns.run()),
                 )
             ]
             if remote.match_url:
@@ -233,7 +238,7 @@ class Daemon:
 
     def in_view(self) -> list[InView]:
         """The faces now before the cameras."""
-        return [seen for gate in self._gates.values() for seen in gate.in_view()]
+        return [self._unknowns.named(seen) for gate in self._gates.values() for seen in gate.in_view()]
 
     def status(self) -> dict[str, Any]:
         now = self._clock.monotonic()
@@ -264,6 +269,7 @@ class Daemon:
                 for camera, process in self._cameras.items()
             ],
             "storage": self._publisher.storage.payload(),
+            "unknowns": self._unknowns.status(),
             "sinks": self._publisher.status(),
             "queues": {
                 target: {"count": backlog.count, "oldest_s": round(backlog.age_s, 1)}
@@ -284,6 +290,8 @@ class Daemon:
             lambda tracks: self._cameras[camera].settled(tracks) if camera in self._cameras else None,
             clock_synced=lambda: self._clock_synced,
             demo=config.demo,
+            on_judged=self._unknowns.judged,
+            on_decision=self._unknowns.decided,
         )
 
         def job(first_track: int) -> CameraJob:
@@ -297,6 +305,7 @@ class Daemon:
                 first_track,
                 config.log.level,
                 max_age_s=config.decision.max_age,
+                thumbnails=config.storage.keep_unknowns,
             )
 
         self._gates[camera] = gate
@@ -305,6 +314,7 @@ class Daemon:
     def _use_gallery(self, gallery: Gallery) -> None:
         for gate in self._gates.values():
             gate.use_gallery(gallery)
+        self._unknowns.use_gallery(gallery)
         self._break_off({person.id for person in gallery.persons})
 
     def _on_viewers(self, wanted: bool) -> None:
@@ -366,9 +376,10 @@ class Daemon:
             await asyncio.sleep(BACKLOG_POLL_S)
 
     async def _keep_events(self, store: Store, thread: StoreThread) -> None:
-        days = self._config.storage.retention
+        options = self._config.storage
+        unknowns = [(options.unknowns_days, self._unknowns.purge)] if options.keep_unknowns else []
         # Asked anew, not what was known some seconds ago: the date may be wrong since.
-        await retention.keep(store, thread, self._clock, days, self._synchronised)
+        await retention.keep(store, thread, self._clock, options.retention, self._synchronised, *unknowns)
 
 
 async def _endless(name: str, service: Coroutine[Any, Any, None]) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import BinaryIO, Literal, ParamSpec, TypeVar
 
 from edge_face.errors import StoreError
 from edge_face.migrations import UnsuitableDatabase, check, migrate
@@ -167,6 +167,16 @@ class Database:
                 row = db.execute(query, (name,)).fetchone()
         value: bytes = row[0]
         return value
+
+    def erase_all(self, table: Literal["thumbnails", "unknowns"]) -> int:
+        """Empty a table and leave no trace of what it held; returns how many rows there were."""
+        with self.reading() as db:
+            if db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:  # noqa: S608  # one of our own
+                return 0  # then nothing is written, which a full disk would not allow
+        with self.writing() as db:
+            erased = db.execute(f"DELETE FROM {table}").rowcount  # noqa: S608
+        self.scrub_log()
+        return erased
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

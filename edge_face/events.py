@@ -92,6 +92,8 @@ class TrackedFace:
     track: int
     encoding: Encoding | None = None
     quality: Quality | None = None
+    thumbnail: bytes | None = None
+    """JPEG of the face alone, where it was asked for and the face was encoded."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -171,6 +173,8 @@ class InView:
 
     camera: str
     verdict: Verdict
+    visitor: str | None = None
+    """Id of the unknown visitor, where such are kept; the same at the next visit."""
 
 
 @dataclass(frozen=True, slots=True)

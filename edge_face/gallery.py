@@ -59,6 +59,10 @@ class Gallery:
         """float32 (n, 128), a view: the enrolled encodings, each person's in a row."""
         return self._table[:128].T
 
+    def owner(self, face: int) -> Person:
+        """Whose face that row of `faces` is."""
+        return self.persons[self._owners.item(face)]
+
     def faces_of(self, is_wanted: Callable[[Person], bool]) -> npt.NDArray[np.float32]:
         """float32 (n, 128), a view: the first such person's faces; none where there is no such person."""
         at = next((at for at, person in enumerate(self.persons) if is_wanted(person)), None)

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_face import settings
 from edge_face.access import Access, Outcome
 from edge_face.bus import Bus
 from edge_face.clock import Clock
-from edge_face.events import CameraStatus, Decision, Event, FrameResult, FrameView, InView, State, Verdict, uuid7
+from edge_face.events import (
+    CameraStatus,
+    Decision,
+    Event,
+    FrameResult,
+    FrameView,
+    InView,
+    Match,
+    State,
+    Verdict,
+    uuid7,
+)
 from edge_face.gallery import Gallery
 from edge_face.metrics import Meter
 
 _log = logging.getLogger(__name__)
 
 
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""
+
+
 class Gate:
     """Runs on the event loop and never waits: matching costs microseconds, everything slow is handed on.
 
     `announce` gets each event with its deadline (monotonic seconds); `on_state` gets presence and camera changes;
-    `on_settled` gets the tracks in view that need no further look.
+    `on_settled` gets the tracks in view that need no further look. `on_judged` gets each frame with what its faces are
+    like and what was said of them, before `on_decision` gets the decisions.
     """
 
     def __init__(
@@ -38,6 +54,8 @@ class Gate:
         *,
         clock_synced: Callable[[], bool],
         demo: bool = False,
+        on_judged: Callable[[FrameResult, Sequence[Match | None], Sequence[Verdict]], None] = _nothing,
+        on_decision: Callable[[Decision], None] = _nothing,
     ) -> None:
         self._node = node
         self.camera = camera
@@ -51,6 +69,8 @@ class Gate:
         self._settled: frozenset[int] = frozenset()
         self._clock_synced = clock_synced
         self._demo = demo
+        self._on_judged = on_judged
+        self._on_decision = on_decision
         self._gallery = Gallery.empty()
         self.paused = False
         self._in_view: tuple[Verdict, ...] = ()
@@ -80,6 +100,7 @@ class Gate:
         now = self._clock.monotonic()
         date = self._clock.wall() if self._clock_synced() else None
         outcome = self._access.observe(result, matches, now, date)
+        self._on_judged(result, matches, outcome.verdicts)
         if outcome.settled != self._settled:
             self._settled = outcome.settled
             self._on_settled(outcome.settled)
@@ -135,6 +156,7 @@ class Gate:
 
     def _decided(self, decision: Decision) -> None:
         self.decisions[decision.verdict.reason] += 1
+        self._on_decision(decision)
         self._announce(self._event(decision), decision.grabbed_at + self._options.event_ttl)
 
     def _event(self, decision: Decision) -> Event:

@@ -39,6 +39,8 @@ class CameraJob:
     """Whom the child before this one followed."""
     max_age_s: float = 1.0
     """A frame that is judged later is of no use."""
+    thumbnails: bool = False
+    """Whether each face that is encoded comes with a picture of it."""
 
 
 @dataclass(frozen=True, slots=True)

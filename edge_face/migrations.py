@@ -162,6 +162,30 @@ MIGRATIONS: tuple[str, ...] = (
         data TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # 7: unknown visitors, where they are kept
+    """
+    -- latest: the visits' order, as the clock may be wrong. boot_id and seen: the last visit, in seconds of that boot.
+    CREATE TABLE unknowns (
+        id TEXT PRIMARY KEY,
+        latest INTEGER NOT NULL UNIQUE,
+        first_seen REAL NOT NULL,
+        last_seen REAL NOT NULL,
+        visits INTEGER NOT NULL,
+        cameras TEXT NOT NULL, -- a JSON list
+        ignored INTEGER NOT NULL DEFAULT 0 CHECK (ignored IN (0, 1)),
+        quality REAL NOT NULL,
+        encodings BLOB NOT NULL CHECK (length(encodings) > 0 AND length(encodings) % 512 = 0), -- of one visit
+        boot_id TEXT NOT NULL,
+        seen REAL NOT NULL,
+        clock_synced INTEGER NOT NULL
+    ) STRICT;
+
+    -- Apart, so that another visit does not write it again.
+    CREATE TABLE unknown_pictures (
+        id TEXT PRIMARY KEY REFERENCES unknowns (id) ON DELETE CASCADE,
+        jpeg BLOB NOT NULL
+    ) STRICT;
+    """,
 )
 
 

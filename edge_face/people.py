@@ -125,24 +125,40 @@ class People:
         name = clean_name(name)
         faces = [await self._face(image) for image in images]
         encodings, thumbnails = [face.encoding for face in faces], [face.thumbnail for face in faces]
-        if not force:
-            await self._refuse_doubtful(encodings, lambda person: person.name == name)
-        return await self._roster.add_faces(name, encodings, external_id, thumbnails)
+        return await self.enrol_encodings(name, encodings, external_id, thumbnails, force=force)
 
     async def enrol_encodings(
-        self, name: str, encodings: Sequence[Encoding], external_id: str | None = None, *, force: bool = False
+        self,
+        name: str,
+        encodings: Sequence[Encoding],
+        external_id: str | None = None,
+        thumbnails: Sequence[bytes | None] = (),
+        *,
+        force: bool = False,
     ) -> Person:
         """The same without photos, whose quality nobody can check any more."""
         name = clean_name(name)
         if not force:
             await self._refuse_doubtful(encodings, lambda person: person.name == name)
-        return await self._roster.add_faces(name, encodings, external_id)
+        return await self._roster.add_faces(name, encodings, external_id, thumbnails)
 
     async def add_faces(self, person_id: str, images: Iterable[bytes], *, force: bool = False) -> Person:
         """Add a face for each photo to the person with that id; all or none. Raises as `enrol`, and NotFoundError."""
         await self.person(person_id)  # before anything is read that takes long
         faces = [await self._face(image) for image in images]
         encodings, thumbnails = [face.encoding for face in faces], [face.thumbnail for face in faces]
+        return await self.add_encodings(person_id, encodings, thumbnails, force=force)
+
+    async def add_encodings(
+        self,
+        person_id: str,
+        encodings: Sequence[Encoding],
+        thumbnails: Sequence[bytes | None] = (),
+        *,
+        force: bool = False,
+    ) -> Person:
+        """The same without photos."""
+        await self.person(person_id)
         if not force:
             await self._refuse_doubtful(encodings, lambda person: person.id == person_id)
         return await self._roster.add_faces_to(person_id, encodings, thumbnails)

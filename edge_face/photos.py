@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from edge_face import memory
@@ -93,17 +94,23 @@ def decode(data: bytes | bytearray) -> Picture:
         raise ImageError(f"The picture is damaged: {error}.") from error
 
 
-def thumbnail(pixels: RgbImage, box: Box) -> bytes:
-    """A small JPEG of one face. It is made of the pixels alone, so nothing of the photo's metadata comes along."""
+def thumbnail(pixels: npt.NDArray[np.uint8], box: Box, *, bgr: bool = False) -> bytes:
+    """A small JPEG of one face. It is made of the pixels alone, so nothing of the photo's metadata comes along.
+
+    `pixels`: (height, width, 3) RGB, or BGR as cameras deliver it. Raises ImageError.
+    """
     around = round(_AROUND * box.width)
     top, left = max(0, box.y1 - around), max(0, box.x1 - around)
     face = pixels[top : box.y2 + around, left : box.x2 + around]
-    scale = min(1.0, THUMBNAIL_PX / max(face.shape[:2]))
-    small = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    if not done:
-        raise ImageError("The face cannot be kept as a picture.")
-    return data.tobytes()
+    scale = min(1.0, THUMBNAIL_PX / max(*face.shape[:2], 1))
+    size = [max(1, round(scale * edge)) for edge in face.shape[1::-1]]
+    if face.size:
+        small = cv2.resize(face, size, interpolation=cv2.INTER_AREA)
+        small = small if bgr else cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        done, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        if done:
+            return data.tobytes()
+    raise ImageError("The face cannot be kept as a picture.")
 
 
 def _refuse_other_formats(head: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from edge_face.clock import Clock
@@ -25,6 +25,11 @@ SETTLE_S = 600.0
 """How long it must have gone steadily since."""
 FAR_S = 86_400.0
 """Who sets a synchronised clock by more than a day is not believed until the next start."""
+
+Purge = Callable[[float, int], Awaitable[int]]
+"""Deletes up to so many (the second number) of what is older than the first (Unix seconds); returns how many."""
+Rule = tuple[float, Purge]
+"""Days, and what is deleted after them."""
 
 
 class EventPurger(Protocol):
@@ -62,24 +67,32 @@ class Steadiness:
         return now - self._since >= SETTLE_S
 
 
-async def keep(store: EventPurger, thread: StoreThread, clock: Clock, days: float, synced: Callable[[], bool]) -> None:
-    """Delete events older than `days` (0: never), for ever."""
+async def keep(
+    store: EventPurger, thread: StoreThread, clock: Clock, days: float, synced: Callable[[], bool], *others: Rule
+) -> None:
+    """Delete events older than `days` (0: never), and what `others` say, for ever."""
+
+    async def purge_events(before: float, batch: int) -> int:
+        return await thread.run(store.purge, before, batch)
+
+    rules = [(each, purge) for each, purge in ((days, purge_events), *others) if each]
     steadiness = Steadiness(clock)
     purged_at = float("-inf")
     while True:
         settled = steadiness.settled(synced())
-        if days and settled and clock.monotonic() - purged_at >= PURGE_EVERY_S:
+        if rules and settled and clock.monotonic() - purged_at >= PURGE_EVERY_S:
             try:
                 await thread.run(store.date_events)
-                await _purge(store, thread, clock.wall() - days * 86_400)
+                for each, purge in rules:
+                    await _purge(purge, clock.wall() - each * 86_400)
                 purged_at = clock.monotonic()
             except StoreError as error:
-                _log.error("old events could not be deleted: %s", error)
+                _log.error("what is old could not be deleted: %s", error)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _purge(store: EventPurger, thread: StoreThread, before: float) -> None:
+async def _purge(purge: Purge, before: float) -> None:
     purged = BATCH
     while purged == BATCH:
-        purged = await thread.run(store.purge, before, BATCH)
+        purged = await purge(before, BATCH)
         await asyncio.sleep(BETWEEN_BATCHES_S)

@@ -157,6 +157,14 @@ class Storage:
         "Keep a small picture of each face that is enrolled. Otherwise only 128 numbers of it are kept, and pictures "
         "that are there are erased at the next start.",
     )
+    keep_unknowns: bool = option(
+        False,
+        "Keep visitors whom nobody knows, to be enrolled or ignored later: when and where each came, a small picture "
+        "and numbers of the face. Otherwise nothing of them is kept, and what is there is erased at the next start.",
+    )
+    unknowns_days: float = option(
+        30.0, "Days for which an unknown visitor is kept after the last visit; 1,000 at most.", low=1, high=3650
+    )
     retention: float = option(90.0, "Days for which events are kept; 0: for ever.", low=0, high=36500)
 
 

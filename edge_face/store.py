@@ -1,4 +1,4 @@
-"""The store: people and their templates; with events, outbox and attendance on one SQLite file (database.py)."""
+"""The store: people and their templates; with all the rest on one SQLite file (database.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
 from edge_face.access import is_allowed
-from edge_face.attendance import AttendanceStore
+from edge_face.blobs import from_blobs, to_blob
 from edge_face.database import StoreThread
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
@@ -21,13 +21,12 @@ from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, OutboxItem, Target
 from edge_face.pages import Page, after_of, page_of, rows_for
 from edge_face.slugs import person_id
+from edge_face.visitors import VisitorStore
 
 __all__ = [
     "Backlog", "By", "Changes", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target",
     "clean_name",
 ]  # fmt: skip
-
-DIMENSIONS = 128
 
 _YEAR_10000 = 253_402_214_400.0
 """Less a day, as the year is another one elsewhere."""
@@ -67,7 +66,7 @@ class GalleryRows:
     """(n, 128): all templates."""
 
 
-class Store(AttendanceStore):
+class Store(VisitorStore):
     """All that outlives the process. Every change is on the disk before its method returns.
 
     Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises
@@ -112,7 +111,7 @@ class Store(AttendanceStore):
         ConflictError (another person has the external id), ValueError (an encoding is not 128 finite numbers).
         """
         name, external_id = clean_name(name), clean_external_id(external_id)
-        blobs = [_to_blob(encoding) for encoding in encodings]
+        blobs = [to_blob(encoding) for encoding in encodings]
         now = self._clock.wall()
         with self.writing() as db:
             person = _find(db, name, "name")
@@ -161,7 +160,7 @@ class Store(AttendanceStore):
         self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()
     ) -> Person:
         """Add faces to the person with that id. Raises NotFoundError, ValueError."""
-        blobs = [_to_blob(encoding) for encoding in encodings]
+        blobs = [to_blob(encoding) for encoding in encodings]
         with self.writing() as db:
             person = _get(db, person_id, "id")
             _insert_templates(db, person.id, blobs, thumbnails, self._clock.wall())
@@ -217,13 +216,7 @@ class Store(AttendanceStore):
 
     def forget_thumbnails(self) -> int:
         """Erase all pictures of faces; returns how many."""
-        with self.reading() as db:
-            if db.execute("SELECT 1 FROM thumbnails LIMIT 1").fetchone() is None:
-                return 0  # then nothing is written, which a full disk would not allow
-        with self.writing() as db:
-            erased = db.execute("DELETE FROM thumbnails").rowcount
-        self.scrub_log()
-        return erased
+        return self.erase_all("thumbnails")
 
     def faces(self, person_id: str) -> list[EnrolledFace]:
         """The faces alone."""
@@ -266,7 +259,7 @@ class Store(AttendanceStore):
             people = [_person(row) for row in db.execute(f"{_PEOPLE} ORDER BY id")]
             blobs = [row[0] for row in db.execute("SELECT encoding FROM templates ORDER BY person_id, id")]
         persons = tuple(person for person in people if person.faces)
-        matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, DIMENSIONS).astype(np.float32)
+        matrix = from_blobs(b"".join(blobs))
         owners = np.repeat(np.arange(len(persons), dtype=np.int32), [person.faces for person in persons])
         damaged = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         if damaged.size:
@@ -367,14 +360,3 @@ def _is_taken(db: sqlite3.Connection, candidate: str) -> bool:
 
 def _revision(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT value FROM counters WHERE name = 'gallery'").fetchone()[0])
-
-
-def _to_blob(encoding: Encoding) -> bytes:
-    """512 bytes. NaN and infinity are refused: broken builds produce them, and no comparison with them is ever true."""
-    with np.errstate(over="ignore"):
-        values = np.asarray(encoding).astype("<f4")
-    if values.shape != (DIMENSIONS,):
-        raise ValueError(f"an encoding has the shape ({DIMENSIONS},), not {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("an encoding holds a number that is not finite")
-    return values.tobytes()

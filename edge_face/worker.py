@@ -120,6 +120,8 @@ class CameraLoop:
                 engine.reset()
                 self._was_paused = False
             faces, stages_ms = engine.process(frame.image, frame.grabbed_at)
+            if self._job.thumbnails:
+                faces = tuple(_with_thumbnail(face, frame.image) for face in faces)
         height, width = frame.image.shape[:2]
         return FrameResult(
             camera=self._job.camera,
@@ -191,6 +193,15 @@ class PhotoLoop:
                 raise MemoryError from error
             raise
         return PhotoResult(id, picture.width, picture.height, tuple(_enlarged(face, picture.reduced) for face in faces))
+
+
+def _with_thumbnail(face: TrackedFace, image: npt.NDArray[np.uint8]) -> TrackedFace:
+    """Only of a face that was looked at anew: next to encoding it, this costs nothing."""
+    if face.encoding is None:
+        return face
+    with contextlib.suppress(ImageError):
+        return replace(face, thumbnail=photos.thumbnail(image, face.box, bgr=True))
+    return face
 
 
 def _enlarged(face: Face, factor: int) -> Face:

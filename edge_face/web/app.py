@@ -31,6 +31,7 @@ from edge_face.web.replies import Refusal, error_reply, refusal, reply
 from edge_face.web.services import Health, Part, Route, Services
 from edge_face.web.spec import Spec
 from edge_face.web.stream import FrameStream
+from edge_face.web.unknowns import UnknownsApi
 from edge_face.web.uploads import Uploads
 
 __all__ = ["GUARD", "STREAM", "Health", "Services", "build_app", "build_legacy_app"]
@@ -61,6 +62,7 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
         StatusApi(services),
         LoginApi(guard),
         PeopleApi(work),
+        UnknownsApi(services.unknowns, services.people, keep_faces=config.storage.keep_faces),
         CamerasApi(services.cameras, work, config.decision.max_age),
         EventsApi(services.store, exports),
         AttendanceApi(services.store, Days(services.store, zone_of(config.attendance.timezone)).page, exports),

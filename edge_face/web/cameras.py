@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from urllib.parse import quote
-
 from aiohttp import web
 
 from edge_face.errors import ImageError
 from edge_face.web import schema
-from edge_face.web.forms import read_form
-from edge_face.web.people import PhotoWork
+from edge_face.web.people import PhotoWork, created, said_in
 from edge_face.web.replies import reply
 from edge_face.web.services import CameraControl, Route
-from edge_face.web.spec import JSON, Spec, body_of, texts_of
+from edge_face.web.spec import Spec
 
 _LIST = Spec("The cameras", schema.CameraPage)
 _SNAPSHOT = Spec("The newest frame, without anything drawn in", media=("image/jpeg",))
@@ -66,11 +62,7 @@ class CamerasApi:
         """The frame goes the way of an uploaded photo, so that the same is refused, and for the same reasons."""
         camera = request.match_info["id"]
         self._cameras.describe(camera)  # an unknown one is said before a form that is missing
-        said: schema.EnrolForm | schema.EnrolView
-        if request.content_type == JSON:
-            said = await body_of(request, schema.EnrolView)
-        else:
-            said = texts_of((await read_form(request)).texts, schema.EnrolForm)
+        said = await said_in(request, schema.EnrolForm, schema.EnrolView)
         async with self._work.slots.taken():
             picture = await self._cameras.picture(camera)
             age_s = self._cameras.age_s(picture)
@@ -79,4 +71,4 @@ class CamerasApi:
                 raise ImageError(message, "stale")
             people = self._work.people
             person = await people.enrol(said.name, [picture.jpeg], said.external_id, force=said.force)
-        return reply(dataclasses.asdict(person), 201, {"Location": f"/api/v1/people/{quote(person.id, safe='')}"})
+        return created(person)

@@ -143,10 +143,14 @@ class DropIn:
         return reply(schema.SeenHash(self._pseudonym(largest) if largest else None))
 
     def _pseudonym(self, seen: InView) -> str:
-        """A stranger's lasts as long as the track, and nothing of it can be traced to the face or to another day."""
+        """That of an unknown visitor who is kept lasts as long; another stranger's as long as the track, and nothing of
+        it can be traced to the face or to another day.
+        """
         verdict = seen.verdict
         if verdict.status == "PASS" and verdict.person:
             return person_pseudonym(self._key, verdict.person)
+        if seen.visitor:
+            return hmac.new(self._key, b"visitor:" + seen.visitor.encode(), hashlib.sha256).hexdigest()
         track = b"%s:%d:%s" % (self._nonce, verdict.track, seen.camera.encode())
         return hmac.new(self._key, b"track:" + track, hashlib.sha256).hexdigest()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from aiohttp import web
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType
 
 from edge_face import zips
 from edge_face.errors import NotFoundError
@@ -21,7 +21,7 @@ from edge_face.web import schema
 from edge_face.web.forms import IMAGE, IMAGES, ZIP, Form, Slots, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
-from edge_face.web.spec import Spec, body_of, query_of, texts_of
+from edge_face.web.spec import JSON, Spec, body_of, query_of, texts_of
 
 _LIST = Spec("People, in the order of enrolment", schema.PersonPage, query=schema.PeopleQuery)
 _CREATE = Spec(
@@ -53,6 +53,8 @@ _REMOVE_FACE = Spec("Erase one face", schema.PersonDetail)
 _REMOVE = Spec("Erase a person", schema.Person)
 _RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
 
+
+F = TypeVar("F", bound=Struct)
 
 _DIGITS = 19  # SQLite's numbers have 63 bits
 
@@ -95,6 +97,17 @@ class PhotoWork:
                 yield report
 
 
+async def said_in(request: web.Request, form: type[F], body: type[F]) -> F:
+    """What a request says as a form, or as JSON. Raises as `read_form`, `texts_of` and `body_of`."""
+    if request.content_type == JSON:
+        return await body_of(request, body)
+    return texts_of((await read_form(request)).texts, form)
+
+
+def created(person: Person) -> web.Response:
+    return reply(dataclasses.asdict(person), 201, {"Location": f"/api/v1/people/{quote(person.id, safe='')}"})
+
+
 class PeopleApi:
     def __init__(self, work: PhotoWork) -> None:
         self._work = work
@@ -120,8 +133,7 @@ class PeopleApi:
         return reply({"items": [dataclasses.asdict(person) for person in page.items], "next_cursor": page.next_cursor})
 
     async def create(self, request: web.Request) -> web.Response:
-        person = await self._work.enrol(request)
-        return reply(dataclasses.asdict(person), 201, {"Location": f"/api/v1/people/{quote(person.id, safe='')}"})
+        return created(await self._work.enrol(request))
 
     async def batch(self, request: web.Request) -> web.Response:
         """200 whatever became of the single files: the report is what was asked for."""

@@ -64,10 +64,46 @@ class EnrolForm(Struct):
     force: Force = False
 
 
-class EnrolView(Struct, forbid_unknown_fields=True):
-    name: str
+class EnrolView(EnrolForm, forbid_unknown_fields=True):
+    pass
+
+
+class UnknownsQuery(Struct):
+    ignored: Annotated[bool, Meta(description="Those that are ignored, instead of the others.")] = False
+    limit: Limit | None = None
+    cursor: Cursor | None = None
+
+
+class DeleteUnknownQuery(Struct):
+    erase: Annotated[bool, Meta(description="Forget the visitor wholly; whoever comes again is listed again.")] = False
+
+
+class EnrolUnknownForm(Struct):
+    name: Annotated[str, Meta(description="Of a new person, or of one who is there.")] | None = None
+    person_id: Annotated[str, Meta(description="Instead of a name: add the face to this person.")] | None = None
     external_id: str | None = None
+    group: str | None = None
     force: Force = False
+
+
+class EnrolUnknown(EnrolUnknownForm, forbid_unknown_fields=True):
+    pass
+
+
+class UnknownVisitor(Struct):
+    id: Annotated[str, Meta(description="A UUID.")]
+    first_seen: UnixTime
+    last_seen: UnixTime
+    visits: int
+    cameras: Annotated[list[str], Meta(description="Where it was seen.")]
+    faces: Annotated[int, Meta(description="How many views of the face are kept.")]
+    ignored: Annotated[bool, Meta(description="Not listed, and without a picture.")]
+    clock: Literal["synced", "unsynced"] = "synced"
+
+
+class UnknownPage(Struct):
+    items: list[UnknownVisitor]
+    next_cursor: str | None
 
 
 class ForceForm(Struct):

@@ -16,6 +16,7 @@ from edge_face.outbox import Missed
 from edge_face.pages import Listing
 from edge_face.people import People
 from edge_face.tokens import Role
+from edge_face.unknowns import Unknowns
 from edge_face.web.spec import Spec
 
 TOKEN = web.RequestKey("token", str)
@@ -77,6 +78,7 @@ class Services:
     """Handed in once, by whoever wires the daemon. Callables run on the event loop and answer at once."""
 
     people: People
+    unknowns: Unknowns
     store: Records
     thread: StoreThread
     tokens: TokenReader

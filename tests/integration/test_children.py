@@ -25,13 +25,14 @@ from tests.support.ticker import measured_stalls
 class Watched:
     """A CameraProcess and all it told."""
 
-    def __init__(self, source: str, **options: object) -> None:
+    def __init__(self, source: str, *, thumbnails: bool = False, **options: object) -> None:
         self.frames: list[FrameResult] = []
         self.states: list[CameraStatus] = []
         camera = settings.Camera(source=source, **options)  # type: ignore[arg-type]
 
         def job(first_track: int) -> CameraJob:
-            return CameraJob("front", camera, settings.Engine(), 70, 5.0, first_track, "warning")
+            engine = settings.Engine()
+            return CameraJob("front", camera, engine, 70, 5.0, first_track, "warning", thumbnails=thumbnails)
 
         self.process = CameraProcess(job, "front", SystemClock(), self.frames.append, self.states.append)
 
@@ -73,6 +74,7 @@ async def test_a_clip_is_seen_to_its_end_and_the_child_is_gone(clip: Path) -> No
     await watched.process.run()
     assert len(watched.frames) == 30
     assert [frame.number for frame in watched.frames] == list(range(1, 31))
+    assert not any(face.thumbnail for frame in watched.frames for face in frame.faces), "nobody asked for pictures"
     assert watched.told == ["ok", "ended"]
     assert {face.track for frame in watched.frames for face in frame.faces} == {1}
     result = watched.frames[0]
@@ -80,6 +82,14 @@ async def test_a_clip_is_seen_to_its_end_and_the_child_is_gone(clip: Path) -> No
     assert result.jpeg is None
     assert result.faces[0].encoding.shape == (128,)
     assert watched.process.pid is None
+
+
+async def test_each_face_that_is_encoded_comes_with_a_picture_where_that_is_asked_for(clip: Path) -> None:
+    watched = Watched(str(clip), realtime=False, fps=0, thumbnails=True)
+    await watched.process.run()
+    faces = [face for frame in watched.frames for face in frame.faces]
+    assert any(face.thumbnail for face in faces)
+    assert all((face.thumbnail is None) == (face.encoding is None) for face in faces)
 
 
 async def test_frames_carry_a_picture_only_while_somebody_watches(clip: Path) -> None:

@@ -87,9 +87,10 @@ async def test_schemathesis_at_the_login(api: Api, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_schemathesis_finds_no_answer_that_is_not_in_the_document(tmp_path: Path, data: Path) -> None:
     clip = data / "video" / "one-man-turning-head.mp4"
-    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}, "storage": {"keep_unknowns": "yes"}})
     with Daemon(config) as daemon:
         daemon.wait_for("ok")
         (header,) = daemon.auth.items()

@@ -253,6 +253,11 @@ async def test_hash(api: Api) -> None:
     assert stranger != person_pseudonym(KEY, KATYA)
     api.in_view[:] = [InView("front", verdict("REJECT", "unknown", track=18))]
     assert await seen_hash(api) not in (None, stranger)
+    api.in_view[:] = [InView("front", verdict("REJECT", "unknown"), "a visitor who is kept")]
+    kept = await seen_hash(api)
+    assert kept not in (None, stranger)
+    api.in_view[:] = [InView("back", verdict("REJECT", "unknown", track=99), "a visitor who is kept")]
+    assert await seen_hash(api) == kept, "the same at the next visit, wherever"
     api.in_view.append(InView("back", verdict(box=Box(0, 0, 400, 400))))
     assert await seen_hash(api) == person_pseudonym(KEY, KATYA), "the largest"
     api.in_view.clear()

@@ -36,6 +36,7 @@ from edge_face.people import People, PhotoReader
 from edge_face.roster import StoreRoster
 from edge_face.store import Store
 from edge_face.tokens import Tokens
+from edge_face.unknowns import Unknowns
 from edge_face.web.app import Health, Services
 from edge_face.web.server import Server
 from tests.support import publishing
@@ -212,6 +213,7 @@ async def running(
     async with aiohttp.ClientSession() as session:
         services = Services(
             people=People(photos or PreparedPhotos(), StoreRoster(store, thread), config.decision),
+            unknowns=Unknowns(store, thread, config, clock, lambda: True),
             store=store,
             thread=thread,
             tokens=tokens,
