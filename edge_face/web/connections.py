@@ -47,6 +47,7 @@ DEAD_S = 30
 _PROBE_S = 15
 """A silent connection is asked so often whether its client is there."""
 _HANDSHAKE_S = 10.0
+_GOODBYE_S = 0.3
 _LOOK_S = 1.0
 _SEND_BUFFER = 256 * 1024
 """What the kernel holds for a client: enough for a picture or two of a stream, as more is only delay."""
@@ -100,10 +101,10 @@ class Connections:
                 continue
             told = False
             connection = Connection(manager, self, network(str(address[0])))
-            if not self._admit(connection):
+            if self._admit(connection):
+                connection.opening = self._start(self._shake_hands(connection, sock, tls))
+            else:
                 sock.close()
-                continue
-            self._start(self._shake_hands(connection, sock, tls))
             await asyncio.sleep(0)  # or a flood of connections would have the event loop for itself
 
     def forget(self, connection: Connection) -> None:
@@ -135,14 +136,13 @@ class Connections:
         return True
 
     async def _shake_hands(self, connection: Connection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
-        connection.opening = asyncio.current_task()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 sock,
                 ssl=tls,
                 ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
-                ssl_shutdown_timeout=0.3 if tls else None,
+                ssl_shutdown_timeout=_GOODBYE_S if tls else None,
             )
         except OSError:  # also ssl.SSLError and TimeoutError: it is no client of ours
             self.forget(connection)
@@ -152,10 +152,11 @@ class Connections:
         finally:
             connection.opening = None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _look(self) -> None:
         while True:
@@ -189,7 +190,7 @@ class Connection(web.RequestHandler):
         self.network = network
         self.refused = False
         self.opening: asyncio.Task[None] | None = None
-        """The TLS handshake, while it goes on."""
+        """What makes a connection of it, with TLS the handshake, while that goes on."""
         self.since = connections.clock.monotonic()
         """When it began to wait for a request, or for the rest of one's head."""
         self._head_due = True

@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 import ssl
+from typing import Any
 
 from aiohttp import web
 

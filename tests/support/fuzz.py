@@ -79,20 +79,6 @@ _CUT_AT = 300_000
 
 
 @dataclass
-class Findings:
-    answers: Counter[str] = field(default_factory=Counter)
-    """Status, or what a WebSocket did, and how often."""
-    problems: list[str] = field(default_factory=list)
-    parent_mib: float = 0.0
-    photos_mib: float = 0.0
-    """PSS, the most that was seen."""
-    fuzzed: Rate = field(default_factory=lambda: Rate())
-    calm: Rate = field(default_factory=lambda: Rate())
-    longest_pause_s: float = 0.0
-    """In which the camera's counter stood still, as far as a client sees."""
-
-
-@dataclass
 class Rate:
     """Frames judged while there was one kind of weather."""
 
@@ -102,6 +88,20 @@ class Rate:
     @property
     def fps(self) -> float:
         return self.frames / self.seconds
+
+
+@dataclass
+class Findings:
+    answers: Counter[str] = field(default_factory=Counter)
+    """Status, or what a WebSocket did, and how often."""
+    problems: list[str] = field(default_factory=list)
+    parent_mib: float = 0.0
+    photos_mib: float = 0.0
+    """PSS, the most that was seen."""
+    fuzzed: Rate = field(default_factory=Rate)
+    calm: Rate = field(default_factory=Rate)
+    longest_pause_s: float = 0.0
+    """In which the camera's counter stood still, as far as a client sees."""
 
 
 @cache
