@@ -64,6 +64,7 @@ def measure_all(photos: str, clip: str, yunet: str, count: int) -> dict[str, dic
         "memory": measured("memory.py"),
         "latency": measured("latency.py"),
         "storage": measured("storage.py"),
+        "viewers": measured("viewers.py"),
     }
 
 
@@ -95,6 +96,9 @@ def promises(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Promise]:
     yield Promise("memory: MiB of growth after warm-up", 2, rows["memory"][-1]["growth_mib"])
     yield Promise("latency: p50 ms, grab to MQTT subscriber", 60, rows["latency"][0]["p50_ms"])
     yield Promise("latency: p99 ms, grab to MQTT subscriber", 200, rows["latency"][0]["p99_ms"])
+    crowd = _row(rows["viewers"], viewers=50, stalled=1)
+    text = "viewers: share of the frame rate that 50, and one more that never reads, leave"
+    yield Promise(text, 0.9, crowd["kept"], at_most=False)
 
 
 def _row(rows: Rows, **keys: object) -> dict[str, Any]:
@@ -127,6 +131,7 @@ def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -
         ("memory", "Memory: parent and one camera child, 640x480"),
         ("latency", "Latency: grab to an MQTT subscriber, 640x480 at 15 fps"),
         ("storage", "Storage: what an event costs the card"),
+        ("viewers", "Viewers of the live stream: 640x480 at 10 fps"),
     ):
         yield f"\n## {title}\n\n`benchmarks/{name}.py`\n"
         yield from table(found[name]["rows"])

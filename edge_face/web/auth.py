@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +18,7 @@ from edge_face.config import is_loopback
 from edge_face.errors import StoreError
 from edge_face.tokens import Role
 from edge_face.web import sessions
+from edge_face.web.connections import network
 from edge_face.web.replies import Refusal
 from edge_face.web.services import TOKEN, RoleOf, Route
 from edge_face.web.sessions import Sessions
@@ -152,40 +152,29 @@ class Delays:
 
     async def wait(self, address: str) -> None:
         """Count one more failure of this address and wait for it. Raises Refusal (429)."""
-        network = _network(address)
-        delay_s = self._next(network)
-        waiting = self._waiting.get(network, 0)
+        source = network(address)
+        delay_s = self._next(source)
+        waiting = self._waiting.get(source, 0)
         if waiting >= self.WAITING:
             retry = {"Retry-After": str(round(self.LONGEST_S))}
             raise Refusal(429, "too_many_attempts", "Too many wrong tokens came from this address; wait.", retry)
-        self._waiting[network] = waiting + 1
+        self._waiting[source] = waiting + 1
         try:
             await asyncio.sleep(delay_s)
         finally:
-            self._waiting[network] -= 1
-            if not self._waiting[network]:
-                del self._waiting[network]
+            self._waiting[source] -= 1
+            if not self._waiting[source]:
+                del self._waiting[source]
 
-    def _next(self, network: str) -> float:
+    def _next(self, source: str) -> float:
         now = self._clock.monotonic()
-        count, last = self._failures.pop(network, (0, now))
+        count, last = self._failures.pop(source, (0, now))
         if now - last > self.FORGET_S:
             count = 0
         while len(self._failures) >= self.ADDRESSES:
             del self._failures[next(iter(self._failures))]  # the one that has been quiet for longest
-        self._failures[network] = count + 1, now
+        self._failures[source] = count + 1, now
         return min(self.LONGEST_S, self.FIRST_S * float(1 << min(count, 10)))
-
-
-def _network(address: str) -> str:
-    """Whom to count: an IPv4 address, or an IPv6 /64, of which every customer has at least one whole."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv6Address):
-        return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
-    return str(ip)
 
 
 def _credential(request: web.Request, *, query: bool) -> Credential | None:

@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from aiohttp import BodyPartReader, ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -25,6 +26,9 @@ MAX_URLENCODED_BYTES = 8 * 1024 * 1024
 MAX_TEXT_BYTES = 16 * 1024
 MAX_FIELDS = 50
 BODY_S = 60.0
+BODY_GRACE_S = 20.0
+LEAST_BYTES_PER_S = 1024
+"""A body that comes more slowly after `BODY_GRACE_S` is given up: it holds a place that others wait for."""
 WAIT_S = 60.0
 """How long a request may wait for its turn."""
 ZIP_BODY_S = 600.0
@@ -68,6 +72,41 @@ IMAGES = FileField(("image",), max_count=MAX_IMAGES)
 ZIP = FileField(("zip",), MAX_ZIP_BYTES, body_s=ZIP_BODY_S)
 
 
+class Receiving:
+    """A body while it comes: it may take `most_s`, and less while it comes slowly.
+
+    Ends in Refusal (408) when it takes longer, in RequestError when it breaks off or cannot be unpacked.
+    """
+
+    def __init__(self, most_s: float) -> None:
+        self._begin = asyncio.get_running_loop().time()
+        self._end = self._begin + most_s
+        self._received = 0
+        self._timeout = asyncio.timeout_at(self._due)
+
+    async def __aenter__(self) -> Receiving:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise Refusal(408, "request_timeout", "The request's body took too long.") from None
+        if isinstance(error, ClientPayloadError | web.RequestPayloadError | ConnectionError):
+            raise RequestError("The request's body is damaged, or ended early.", "malformed_body") from None
+
+    def received(self, count: int) -> None:
+        self._received += count
+        self._timeout.reschedule(self._due)
+
+    @property
+    def _due(self) -> float:
+        return min(self._end, self._begin + BODY_GRACE_S + self._received / LEAST_BYTES_PER_S)
+
+
 async def read_form(request: web.Request, files: FileField | None = None) -> Form:
     """The form of a request, as multipart or urlencoded. Other fields are skipped.
 
@@ -77,26 +116,24 @@ async def read_form(request: web.Request, files: FileField | None = None) -> For
     if request.content_length is not None and request.content_length > limit:
         raise _too_large("The request", limit)
     try:
-        async with asyncio.timeout(files.body_s if files else BODY_S):
+        async with Receiving(files.body_s if files else BODY_S) as body:
             if request.content_type == "multipart/form-data":
-                form = await _read_multipart(request, files, limit)
+                form = await _read_multipart(request, files, limit, body)
             elif request.content_type == "application/x-www-form-urlencoded":
-                form = await _read_urlencoded(request, files, limit)
+                form = await _read_urlencoded(request, files, limit, body)
             elif not request.body_exists:
                 form = Form()
             else:
                 raise Refusal(415, "unsupported_media_type", "Send a form: multipart/form-data or urlencoded.")
-    except TimeoutError:
-        raise Refusal(408, "request_timeout", "The request's body took too long.") from None
-    except (ValueError, LookupError, AssertionError, RuntimeError, ClientPayloadError, HttpProcessingError):
-        # aiohttp raises many things for bodies that end early, lack a boundary or have broken part headers.
+    except (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError):
+        # aiohttp raises many things for forms that lack a boundary or have broken part headers.
         raise RequestError("The form is malformed.", "malformed_form") from None
     if files and not form.files:
         raise RequestError(f"The field {files.names[0]} is missing.", "missing_field")
     return form
 
 
-async def _read_multipart(request: web.Request, files: FileField | None, limit: int) -> Form:
+async def _read_multipart(request: web.Request, files: FileField | None, limit: int, body: Receiving) -> Form:
     form = Form()
     count = read = 0
     reader = await request.multipart()
@@ -105,7 +142,7 @@ async def _read_multipart(request: web.Request, files: FileField | None, limit: 
         if not isinstance(part, BodyPartReader) or part.name is None or count > MAX_FIELDS:
             raise ValueError
         is_file = files is not None and part.name in files.names
-        data = await _read_part(part, files.max_bytes if files and is_file else MAX_TEXT_BYTES)
+        data = await _read_part(part, files.max_bytes if files and is_file else MAX_TEXT_BYTES, body)
         read += len(data)
         if read > limit:
             raise _too_large("The request", limit)
@@ -117,19 +154,21 @@ async def _read_multipart(request: web.Request, files: FileField | None, limit: 
     return form
 
 
-async def _read_part(part: BodyPartReader, limit: int) -> bytes:
+async def _read_part(part: BodyPartReader, limit: int, body: Receiving) -> bytes:
     data = io.BytesIO()  # gives its bytes away without copying them
     while chunk := await part.read_chunk(_CHUNK):
+        body.received(len(chunk))
         if data.tell() + len(chunk) > limit:
             raise _too_large(f"The field {part.name}", limit)
         data.write(chunk)
     return data.getvalue()
 
 
-async def _read_urlencoded(request: web.Request, files: FileField | None, limit: int) -> Form:
+async def _read_urlencoded(request: web.Request, files: FileField | None, limit: int, body: Receiving) -> Form:
     limit = min(2 * limit, MAX_URLENCODED_BYTES)  # base64 takes 4 bytes for 3, and percent signs more
     data = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK):
+        body.received(len(chunk))
         data += chunk
         if len(data) > limit:
             raise _too_large("The request", limit)

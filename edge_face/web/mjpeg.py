@@ -16,6 +16,7 @@ from edge_face.events import FrameView, Verdict
 from edge_face.messages import Label
 from edge_face.painter import Painter
 from edge_face.web import stream
+from edge_face.web.connections import abort
 from edge_face.web.replies import Refusal
 from edge_face.web.schema import StreamingQuery
 from edge_face.web.services import Route
@@ -71,7 +72,6 @@ class Mjpeg:
         response = web.StreamResponse(headers=_HEADERS)
         with self._counted(camera, request.transport), self._drawn[camera].subscribe(BOUND) as frames:
             await response.prepare(request)
-            stream.keep_fresh(request.transport)
             sending = asyncio.create_task(self._send(response, frames))
             watching = asyncio.create_task(self._recheck(request))
             try:
@@ -80,14 +80,14 @@ class Mjpeg:
                 for task in (sending, watching):
                     task.cancel()
                 await asyncio.gather(sending, watching, return_exceptions=True)
-        stream.abort(request.transport)  # it has no end of its own, and a viewer that reads nothing would not see one
+        abort(request.transport)  # it has no end of its own, and a viewer that reads nothing would not see one
         return response
 
     async def close(self) -> None:
         """End it for all viewers."""
         self._closing = True
         for transport in list(self._transports):
-            stream.abort(transport)
+            abort(transport)
         for drawn in self._drawn.values():
             drawn.close()
         self._end_work()

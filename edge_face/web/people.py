@@ -53,9 +53,10 @@ _REMOVE_FACE = Spec("Erase one face", schema.PersonDetail)
 _REMOVE = Spec("Erase a person", schema.Person)
 _RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
 
-
 F = TypeVar("F", bound=Struct)
 
+AT_ONCE, WAITING = 4, 28
+"""Requests with photos."""
 _DIGITS = 19  # SQLite's numbers have 63 bits
 
 
@@ -64,7 +65,7 @@ class PhotoWork:
 
     def __init__(self, people: People) -> None:
         self.people = people
-        self.slots = Slots(at_once=4, waiting=28)
+        self.slots = Slots(AT_ONCE, WAITING)
         self._zip_slots = Slots(at_once=1)
 
     async def enrol(self, request: web.Request) -> Person:

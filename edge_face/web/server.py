@@ -15,7 +15,7 @@ from aiohttp import web
 from edge_face import settings
 from edge_face.errors import EdgeFaceError
 from edge_face.web.app import STREAM, build_app, build_legacy_app
-from edge_face.web.replies import Refusal, error_reply
+from edge_face.web.connections import Connections
 from edge_face.web.services import Services
 from edge_face.web.tls import Tls
 
@@ -23,8 +23,6 @@ _log = logging.getLogger(__name__)
 
 STOP_S = 0.3
 """Requests in flight get this long when the server stops, and as long again to notice that they are cancelled."""
-_HANDSHAKE_S = 10.0
-_IDLE_S = 75.0
 
 
 class Server:
@@ -35,6 +33,7 @@ class Server:
         self._legacy = config.stream.legacy_port
         self._tls: Tls | None = None
         self._app = build_app(dataclasses.replace(services, status=lambda: self._status(services)), config)
+        self.connections = Connections(services.clock)
         self._listeners: list[_Listener] = []
         self.port = 0
         self.legacy_port: int | None = None
@@ -64,6 +63,7 @@ class Server:
         _log.info("listening on %s", self.url)
 
     async def stop(self) -> None:
+        await self.connections.close()
         listeners, self._listeners = self._listeners, []
         closing = [listener.close() for listener in listeners]
         if self._tls:
@@ -79,7 +79,7 @@ class Server:
 
     async def _listen(self, app: web.Application, port: int, key: str) -> int:
         sockets = await _bind(self._api.host, port, key)
-        listener = _Listener(app, sockets, self._tls.context if self._tls else None)
+        listener = _Listener(app, sockets, self._tls.context if self._tls else None, self.connections)
         self._listeners.append(listener)
         await listener.open()
         return int(sockets[0].getsockname()[1])
@@ -88,73 +88,25 @@ class Server:
 class _Listener:
     """One application on its sockets."""
 
-    def __init__(self, app: web.Application, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: web.Application, sockets: list[socket.socket], tls: ssl.SSLContext | None, connections: Connections
+    ) -> None:
         self._runner = web.AppRunner(app, shutdown_timeout=STOP_S)
         self._sockets = sockets
         self._tls = tls
-        self._servers: list[asyncio.Server] = []
+        self._connections = connections
 
     async def open(self) -> None:
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         manager = self._runner.server
         assert manager is not None
-
-        def connection() -> _Connection:
-            return _Connection(manager, loop=loop, **_OPTIONS)
-
         for sock in self._sockets:
-            server = await loop.create_server(
-                connection,
-                sock=sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
-                ssl_shutdown_timeout=STOP_S if self._tls else None,
-            )
-            self._servers.append(server)
+            self._connections.listen(sock, manager, self._tls)
 
     async def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        await self._runner.cleanup()
         for sock in self._sockets:
             sock.close()
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's, but what it answers by itself, to bytes that are no HTTP, is our JSON, and is not logged."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # quotes the client
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer was half sent")
-        if status >= 500:
-            _log.error("an answer failed: %r", exc)
-            error = Refusal(500, "internal", "Something went wrong here; the log says what.")
-        else:
-            error = Refusal(status, "bad_request", "This is not HTTP as this server understands it.")
-        response = error_reply(error)
-        response.force_close()
-        return response
-
-
-_quiet = logging.getLogger(f"{__name__}.http")
-_quiet.setLevel(logging.CRITICAL)
-
-# No access log: it would hold the tokens of addresses. Nor aiohttp's own messages, which quote the client.
-_OPTIONS: dict[str, Any] = {
-    "access_log": None,
-    "logger": _quiet,
-    "keepalive_timeout": _IDLE_S,
-    "lingering_time": 5.0,  # for a client that still sends while its answer is there: it would miss it otherwise
-}
+        await self._runner.cleanup()
 
 
 async def _bind(host: str, port: int, key: str) -> list[socket.socket]:

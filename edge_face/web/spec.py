@@ -15,15 +15,16 @@ from msgspec import Struct
 from edge_face import __version__
 from edge_face.errors import RequestError
 from edge_face.web import sessions
+from edge_face.web.forms import BODY_S, FileField, Receiving
 from edge_face.web.schema import Error
 
 if TYPE_CHECKING:
-    from edge_face.web.forms import FileField
     from edge_face.web.services import Route
 
 T = TypeVar("T", bound=Struct)
 
 JSON = "application/json"
+MAX_JSON_BYTES = 64 * 1024
 _REF = "#/components/schemas/{name}"
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
 _SECURITY = {
@@ -81,7 +82,7 @@ def texts_of(texts: Mapping[str, str], kind: type[T]) -> T:
         raise RequestError(f"In the form: {_words(error)}.", "bad_field") from None
 
 
-async def body_of(request: web.Request, kind: type[T], limit: int = 64 * 1024) -> T:
+async def body_of(request: web.Request, kind: type[T], limit: int = MAX_JSON_BYTES) -> T:
     """The JSON body as `kind`; fields that it does not know are ignored. Raises as `object_of`."""
     return convert_body(await object_of(request, limit), kind)
 
@@ -93,13 +94,15 @@ def convert_body(body: Mapping[str, Any], kind: type[T]) -> T:
         raise RequestError(f"In the body: {_words(error)}.", "bad_field") from None
 
 
-async def object_of(request: web.Request, limit: int = 64 * 1024) -> dict[str, Any]:
-    """The JSON object of a body. Raises RequestError, and aiohttp's error for a body that is too large."""
+async def object_of(request: web.Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The JSON object of a body. Raises RequestError, Refusal (408), and aiohttp's error for one that is too large."""
     data = bytearray()
-    async for chunk in request.content.iter_chunked(limit):
-        data += chunk
-        if len(data) > limit:
-            raise web.HTTPRequestEntityTooLarge(limit, len(data))
+    async with Receiving(BODY_S) as body:
+        async for chunk in request.content.iter_chunked(limit):
+            body.received(len(chunk))
+            data += chunk
+            if len(data) > limit:
+                raise web.HTTPRequestEntityTooLarge(limit, len(data))
     try:
         return msgspec.json.decode(bytes(data), type=dict[str, Any])
     except msgspec.ValidationError as error:
@@ -206,7 +209,7 @@ class _Operation:
         if spec.query is not None:
             errors.add(400)
         if spec.body is not None:
-            errors |= {400, 413}
+            errors |= {400, 408, 413}
         if spec.form is not None or spec.files is not None:
             errors |= {400, 408, 413, 415}
         if spec.files is not None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge_face.bus import Bus, Subscription
 from edge_face.events import FrameView
+from edge_face.web.connections import abort
 from edge_face.web.replies import Refusal
 from edge_face.web.schema import StreamQuery
 from edge_face.web.services import Route
@@ -31,11 +30,9 @@ STALLED_S = 10.0
 """A viewer that takes nothing for this long is cut off."""
 RECHECK_S = 5.0
 """How soon a stream ends whose token was revoked."""
-MAX_VIEWERS = 32
+MAX_VIEWERS = 64
 CLOSE_S = 0.3
 _CACHED = 8
-_SEND_BUFFER = 256 * 1024
-"""What the kernel holds for a viewer: enough for a frame or two, as more is only delay."""
 _PING_S = 30.0
 
 
@@ -84,7 +81,6 @@ class FrameStream:
         with self._counted(viewer), self._views.subscribe(BOUND) as views:
             try:
                 await ws.prepare(request)
-                keep_fresh(request.transport)
                 await self._serve(request, viewer, views)
             except (TimeoutError, ConnectionError):
                 viewer.cut_off()
@@ -166,19 +162,3 @@ class FrameStream:
         change()
         if self.viewers_want_frames() != before:
             self._on_viewers(not before)
-
-
-def abort(transport: asyncio.Transport | None) -> None:
-    """End a connection at once, whether or not it still is one."""
-    if transport is not None:
-        # asyncio's own mistake: one that was closing, and ended when its buffer was empty, has no loop any more.
-        with contextlib.suppress(AttributeError):
-            transport.abort()
-
-
-def keep_fresh(transport: asyncio.Transport | None) -> None:
-    """Let the kernel hold little for a viewer, so that what it shows is of now."""
-    connection = transport.get_extra_info("socket") if transport else None
-    if connection is not None:
-        with contextlib.suppress(OSError):  # gone already
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)

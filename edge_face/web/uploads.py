@@ -17,7 +17,7 @@ from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Person
-from edge_face.web import stream
+from edge_face.web.connections import abort
 from edge_face.web.dropin import image_bytes
 from edge_face.web.forms import MAX_IMAGE_BYTES
 from edge_face.web.people import PhotoWork
@@ -117,7 +117,7 @@ class Uploads:
             self._cut_off(ws)
 
     def _cut_off(self, ws: web.WebSocketResponse) -> None:
-        stream.abort(self._clients.get(ws))
+        abort(self._clients.get(ws))
 
     async def _answer(self, request: web.Request, data: bytes) -> dict[str, Any]:
         """What is said of one picture, whatever it is."""

@@ -19,6 +19,7 @@ from edge_face import settings
 from edge_face.events import FrameView
 from edge_face.web import stream
 from edge_face.web.app import STREAM
+from edge_face.web.connections import abort
 from tests.support.api import Api, running, view
 
 
@@ -226,5 +227,5 @@ async def test_a_connection_that_ended_by_itself_can_be_cut_off() -> None:
         assert len(await reader.read()) == 20_000_000
         writer.close()
         await asyncio.sleep(0.05)
-        stream.abort(transports[0])
-        stream.abort(None)
+        abort(transports[0])
+        abort(None)

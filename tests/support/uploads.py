@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -170,3 +172,26 @@ def bad() -> Iterator[Sample]:
 @cache
 def samples() -> tuple[Sample, ...]:
     return (*good(), *bad())
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, cut, doubled, or numbers made extreme, mostly near the beginning where the headers are."""
+    spoiled = bytearray(data or b"x")
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        reach = len(spoiled) if chance.random() < 0.4 else min(len(spoiled), 300)
+        at = chance.randrange(reach)
+        way = chance.randrange(5)
+        if way == 0:
+            spoiled[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            spoiled[at : at + 4] = struct.pack(
+                chance.choice("<>") + "I", chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 70_000))
+            )
+        elif way == 2:
+            del spoiled[at : at + chance.choice((1, 4, 100))]
+        elif way == 3:
+            spoiled[at:at] = spoiled[at : at + chance.choice((1, 4, 100))]
+        else:
+            spoiled[at : at + 2] = struct.pack(chance.choice("<>") + "H", chance.choice((0, 1, 0xFFFF, 0x8000)))
+        spoiled = spoiled or bytearray(b"x")
+    return bytes(spoiled)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from edge_face.web.auth import Delays, _is_local, _network, same_origin
+from edge_face.web.auth import Delays, _is_local, same_origin
+from edge_face.web.connections import network
 from edge_face.web.replies import Refusal
 from edge_face.web.tickets import MOST, Tickets
 
@@ -58,9 +59,9 @@ def test_local_hosts(host: str, local: bool) -> None:
 
 
 def test_an_ipv6_customer_is_one_network() -> None:
-    assert _network("2001:db8:1:2::1") == _network("2001:db8:1:2:ffff::9") != _network("2001:db8:1:3::1")
-    assert _network("::ffff:10.0.0.1") == _network("10.0.0.1")
-    assert _network("fe80::1%eth0") == _network("fe80::2%eth0")
+    assert network("2001:db8:1:2::1") == network("2001:db8:1:2:ffff::9") != network("2001:db8:1:3::1")
+    assert network("::ffff:10.0.0.1") == network("10.0.0.1")
+    assert network("fe80::1%eth0") == network("fe80::2%eth0")
 
 
 async def test_delays_double_up_to_a_bound_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

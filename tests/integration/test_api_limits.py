@@ -1,0 +1,93 @@
+"""One more than there may be of each, by real clients: it is told so, and the others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from edge_face.web import people, spec, stream, uploads
+from edge_face.zips import MAX_MEMBERS
+from tests.support.api import SOI, Api, multipart, running, view
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with running(tmp_path) as api:
+        yield api
+
+
+async def test_viewers(api: Api) -> None:
+    """As many as there may be, each of which gets its frame."""
+    by_viewer = {"X-API-Key": api.viewer}
+    viewers = [await api.session.ws_connect(api.stream_url, headers=by_viewer) for _ in range(stream.MAX_VIEWERS)]
+    status, body, answer = await api.ask("GET", "/ws/face-stream", "viewer", headers=_upgrade())
+    assert (status, body["error"], answer.headers["Retry-After"]) == (503, "too_many_viewers", "5")
+    api.views.send(view())
+    for viewer in viewers:
+        assert "Katya" in await viewer.receive_str(timeout=5)
+    await viewers[0].close()
+    await asyncio.sleep(0.1)
+    await api.session.ws_connect(api.stream_url, headers=by_viewer)
+
+
+async def test_clients_that_send_pictures(api: Api) -> None:
+    by_admin = {"X-API-Key": api.admin}
+    clients = [
+        await api.session.ws_connect(f"{api.server.url}/ws", headers=by_admin) for _ in range(uploads.MAX_CLIENTS)
+    ]
+    status, body, _ = await api.ask("GET", "/ws", headers=_upgrade())
+    assert (status, body["error"]) == (503, "too_many_clients")
+    for client in clients:
+        await client.send_bytes(SOI + b"nobody")
+        assert (await client.receive_json(timeout=5))["message"] == "No face was found."
+
+
+def _upgrade() -> dict[str, str]:
+    key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13"}
+    return {"Upgrade": "websocket", "Connection": "Upgrade", **key}
+
+
+async def test_requests_with_photos(api: Api) -> None:
+    over = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"--b\r\n"
+        await over.wait()
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        headers = {"X-API-Key": api.admin, "Content-Type": "multipart/form-data; boundary=b"}
+        url = f"{api.server.url}/register"
+        crowd = [
+            asyncio.create_task(session.post(url, data=slow(), headers=headers))
+            for _ in range(people.AT_ONCE + people.WAITING)
+        ]
+        await asyncio.sleep(0.5)
+        status, body, answer = await api.ask("POST", "/match", data=multipart(("image", SOI + b"nobody")))
+        assert (status, body["error"]) == (429, "busy")
+        assert answer.headers["Retry-After"]
+        over.set()
+        assert [each.status for each in await asyncio.gather(*crowd)] == [400] * len(crowd)
+    status, body, _ = await api.ask("POST", "/match", data=multipart(("image", SOI + b"nobody")))
+    assert (status, body) == (200, {"match": "Unknown"})
+
+
+async def test_files_in_a_zip(api: Api) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(MAX_MEMBERS + 1):
+            archive.writestr(f"{number}.jpg", b"")
+    for path in ("/api/v1/people/batch", "/register-faces"):
+        status, body, _ = await api.ask("POST", path, data=multipart(("zip", out.getvalue())))
+        assert (status, body["error"]) == (400, "too_many_files")
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/create-student"), ("PATCH", "/api/v1/people/katya")])
+async def test_a_json_body(api: Api, method: str, path: str) -> None:
+    status, body, _ = await api.ask(method, path, data=b" " * (spec.MAX_JSON_BYTES + 1))
+    assert (status, body["error"]) == (413, "too_large")
