@@ -59,7 +59,7 @@ class Board:
         self._database = database
         self._children = children
         self._root = root
-        self.vitals = Vitals()
+        self.vitals = Vitals(temperature(root))
 
     async def watch(self) -> None:
         while True:

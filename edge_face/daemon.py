@@ -126,7 +126,7 @@ class Daemon:
             if self._prepare:
                 await self._prepare(people)
 
-            sinks = outputs.build(config, self._clock, cameras.pause_all)
+            sinks = outputs.build(config, self._clock, cameras, self.status)
             self._publisher = Publisher(journal, thread, sinks, self._clock)
             self._break_off = self._publisher.people_changed
             await cameras.restore()
