@@ -14,7 +14,6 @@ from tests.support.api import STATUS
 from tests.support.broker import until
 from tests.support.publishing import CLOCK, AskedCameras, publishing
 
-
 ANNOUNCED = HomeAssistant()
 
 
