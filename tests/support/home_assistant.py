@@ -22,6 +22,7 @@ from tests.support.daemon import free_port
 
 PROGRAM = Path(__file__).parents[2] / ".venv-home-assistant" / "bin" / "hass"
 """Put there by `scripts/test --home-assistant`."""
+PAGE = Path(__file__).parents[2] / "docs" / "mqtt.md"
 START_S = 60.0
 
 _SETUP = """
@@ -37,18 +38,7 @@ logger:
 input_boolean:
   opened:
     initial: false
-automation:
-  - alias: open
-    triggers:
-      - trigger: state
-        entity_id: {event}
-    conditions:
-      - "{{{{ trigger.to_state.attributes.event_type == 'granted' }}}}"
-      - "{{{{ trigger.to_state.attributes.expires_at > as_timestamp(now()) }}}}"
-    actions:
-      - action: input_boolean.turn_on
-        target:
-          entity_id: input_boolean.opened
+{automation}
 """
 _USER, _TOKEN_ID, _KEY = "a" * 32, "b" * 32, "c" * 128
 
@@ -63,7 +53,9 @@ class HomeAssistant:
         self._url = f"http://127.0.0.1:{(port := free_port())}"
         storage = self._folder / ".storage"
         storage.mkdir(parents=True)
-        (self._folder / "configuration.yaml").write_text(_SETUP.format(port=port, event=event), encoding="utf-8")
+        (self._folder / "configuration.yaml").write_text(
+            _SETUP.format(port=port, automation=_automation(event)), encoding="utf-8"
+        )
         now = datetime.now(UTC).isoformat()
         entry: dict[str, Any] = {
             "entry_id": "mqtt-broker", "domain": "mqtt", "title": "broker", "source": "user", "unique_id": None,
@@ -172,6 +164,19 @@ class HomeAssistant:
         except requests.ConnectionError:
             return False
         return config["state"] == "RUNNING" and "mqtt" in config["components"]
+
+
+def _automation(event: str) -> str:
+    """The one that the page shows, for this entity and with a switch for the lock."""
+    text = PAGE.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    for shown, used in (
+        ("event.gate_1_front_event", event),
+        ("lock.unlock", "input_boolean.turn_on"),
+        ("lock.gate", "input_boolean.opened"),
+    ):
+        assert shown in text
+        text = text.replace(shown, used)
+    return text
 
 
 def _store(storage: Path, key: str, minor_version: int, data: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,15 @@ def test_ids_and_topics_are_ascii_and_never_shared_and_names_stay(node: str) -> 
 def test_what_is_not_there_is_not_announced() -> None:
     parts = device(Topics("gate-1"), "gate-1", ("front",), snapshots=False, temperature=False)["cmps"]
     assert set(parts) == {f"front_{kind}" for kind in KINDS}
+
+
+def test_the_page_shows_stats_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
+    shown = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    told = stats(statistics())
+    assert list(shown) == list(told)
+    assert list(shown["gallery"]) == list(told["gallery"])
+    assert list(shown["cameras"]["front"]) == list(told["cameras"]["front"])
 
 
 def test_stats_name_cameras_as_topics_do() -> None:
