@@ -152,13 +152,13 @@ class Discovery:
         self._message = message
 
     async def begin(self, link: Link) -> None:
-        """On a new connection. Raises LinkLost."""
-        # Hears what an earlier run has left there; what is sent now comes without `retain`.
-        heard = await link.listen_to(self._topic)
+        """On a new connection, before anything is sent that was announced. Raises LinkLost."""
         if self._on:
-            if not (await link.listen_to(self._birth) and heard):
-                _log.warning("the %s does not let this node hear of Home Assistant", link.where)
             self._announce(self._topic, as_json(self._message()))
+        # Hears what an earlier run has left there; what is sent from now on comes without `retain`.
+        heard = await link.listen_to(self._topic)
+        if self._on and not (await link.listen_to(self._birth) and heard):
+            _log.warning("the %s does not let this node hear of Home Assistant", link.where)
 
     def take(self, message: aiomqtt.Message) -> bool:
         """Whether the message is for this."""

@@ -233,10 +233,10 @@ class MqttSink:
             return
         try:
             async with asyncio.timeout(FAREWELL_S):
-                for topic in self._unsent:
+                for topic in list(self._unsent):
                     if not topic.endswith("/presence"):
                         await self._send_retained(link, topic, self._states[topic])
-                for topic, value in self._states.items():
+                for topic, value in list(self._states.items()):
                     if topic.endswith("/presence") and json.loads(value)["present"]:
                         await self._send_retained(link, topic, nobody(self._clock.wall()))
                 await self._send_retained(link, self._topics.status, b"offline")
