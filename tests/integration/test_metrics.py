@@ -10,11 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_face import prometheus
-from tests.integration.test_daemon import Receiver, write_clip
+from tests.integration.test_daemon import write_clip
 from tests.support.api import STATUS
 from tests.support.broker import Broker, until, watching
 from tests.support.daemon import Daemon, edge_face, write_config
 from tests.support.photos import astronaut, blank, hopper
+from tests.support.receiver import Receiver
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -26,8 +26,6 @@ BASE = "edge-face/gate-1"
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 
 
-
-
 @VERSIONS
 async def test_an_event_arrives_unretained_with_its_time_left(broker: Broker, tmp_path: Path, version: str) -> None:
     async with watching(broker) as live, gate(tmp_path, broker.options(version=version)) as (_, publisher):
