@@ -262,6 +262,7 @@ async def test_without_a_camera_run_starts_the_demo(tmp_path: Path, broker: Brok
     assert told == [("PASS", "Eileen Collins"), ("REJECT", None)]
     assert all(event["demo"] is True for event in watcher.events())
     assert all(event["node"] == "demo" for event in watcher.events())
+    assert not [message for message in watcher.messages if "homeassistant" in str(message.topic)]
     assert "No camera was found" in daemon.log
     assert not (tmp_path / "attendance.csv").exists()
     assert not (tmp_path / "edge-face.db").exists()
