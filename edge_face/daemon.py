@@ -25,7 +25,6 @@ from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.journal import Journal
-from edge_face.memory import MIB
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
@@ -263,15 +262,8 @@ class Daemon:
             "cameras": [
                 {
                     "id": camera,
-                    "state": process.status.state,
-                    "detail": process.status.detail,
                     "paused": self._gates[camera].paused,
-                    "backend": process.backend,
-                    "detector": process.detector,
-                    "refused_backends": dict(process.refused),
-                    "restarts": process.restarts,
-                    "outgrown": process.outgrown,
-                    "memory_mib": round(process.memory_bytes / MIB, 1),
+                    **process.payload(),
                     "decisions": dict(self._gates[camera].decisions),
                     **self._gates[camera].meter.payload(now),
                 }
