@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edge_face.bus import Bus
@@ -90,9 +90,9 @@ class Cameras:
         self._note(camera, paused)
         await self._save()
 
-    def pause_all(self, paused: bool) -> None:
-        """The same for all cameras, for whoever cannot wait; it is noted down soon."""
-        for camera in self._gates:
+    def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
+        """The same for several, for whoever cannot wait; it is noted down soon."""
+        for camera in cameras:
             self._note(camera, paused)
         self._changed.set()
 

@@ -182,6 +182,8 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "[api] host: other machines can reach this address without TLS; set cert and key, or insecure = true"
     if bool(config.mqtt.cert) != bool(config.mqtt.key):
         yield "[mqtt] cert: cert and key belong together"
+    if not re.fullmatch(r"[^/+#\x00]+(/[^/+#\x00]+)*", config.homeassistant.prefix):
+        yield "[homeassistant] prefix: expected a topic, such as homeassistant"
     if config.engine.max_face and config.engine.max_face < config.engine.min_face:
         yield "[engine] max_face: smaller than min_face"
     sources = [camera.source for camera in config.cameras.values()]

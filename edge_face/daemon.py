@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_face import __version__, outputs, retention
 from edge_face.backends import Backends
+from edge_face.board import Board
 from edge_face.bus import Bus, Wants
 from edge_face.cameras import Cameras
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
@@ -24,7 +25,6 @@ from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.journal import Journal
-from edge_face.memory import MIB
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
@@ -78,6 +78,7 @@ class Daemon:
         self._clock_synced = synchronised()
         self._started_at = self._clock.monotonic()
         self._backlog: dict[str, Backlog] = {}
+        self._dropped: dict[str, dict[str, int]] = {}
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
         self._backends = Backends.remembered()
@@ -116,11 +117,15 @@ class Daemon:
                 config.engine, config.log.level, backends=self._backends, thumbnails=config.storage.keep_faces
             )
             stack.push_async_callback(photos.close)
+            self._board = Board(
+                Path(config.storage.path),
+                lambda: {f"camera:{id}": process.pid for id, process in self._cameras.items()} | {"photos": photos.pid},
+            )
             people = People(photos, self._roster, config.decision, self._date)
             if self._prepare:
                 await self._prepare(people)
 
-            sinks = outputs.build(config, self._clock, cameras.pause_all)
+            sinks = outputs.build(config, self._clock, cameras, self.status)
             self._publisher = Publisher(journal, thread, sinks, self._clock)
             self._break_off = self._publisher.people_changed
             await cameras.restore()
@@ -158,7 +163,7 @@ class Daemon:
                 broker=config.mqtt.host,
                 cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
             )
-            await self._work(store, thread, tokens, cameras)
+            await self._work(store, journal, thread, tokens, cameras)
 
     async def _admin_token(self, tokens: Tokens, thread: StoreThread) -> str:
         """Empty while there is none and none can be written: the gate works without the API."""
@@ -185,7 +190,9 @@ class Daemon:
             _log.error("pseudonyms last until the next start only: %s", error)
             return os.urandom(32)
 
-    async def _work(self, store: Store, thread: StoreThread, tokens: Tokens, cameras: Cameras) -> None:
+    async def _work(
+        self, store: Store, journal: Journal, thread: StoreThread, tokens: Tokens, cameras: Cameras
+    ) -> None:
         remote = self._config.remote
         csv = outputs.attendance_file(self._config)
         async with asyncio.TaskGroup() as group:
@@ -197,7 +204,8 @@ class Daemon:
                     ("announcements", self._announce_all()),
                     ("tick", self._tick()),
                     ("clock", self._watch_clock(store, thread)),
-                    ("backlog", self._watch_backlog(store, thread)),
+                    ("backlog", self._watch_backlog(store, journal, thread)),
+                    ("board", self._board.watch()),
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
@@ -254,15 +262,8 @@ class Daemon:
             "cameras": [
                 {
                     "id": camera,
-                    "state": process.status.state,
-                    "detail": process.status.detail,
                     "paused": self._gates[camera].paused,
-                    "backend": process.backend,
-                    "detector": process.detector,
-                    "refused_backends": dict(process.refused),
-                    "restarts": process.restarts,
-                    "outgrown": process.outgrown,
-                    "memory_mib": round(process.memory_bytes / MIB, 1),
+                    **process.payload(),
                     "decisions": dict(self._gates[camera].decisions),
                     **self._gates[camera].meter.payload(now),
                 }
@@ -270,7 +271,11 @@ class Daemon:
             ],
             "storage": self._publisher.storage.payload(),
             "unknowns": self._unknowns.status(),
-            "sinks": self._publisher.status(),
+            "board": self._board.vitals.payload(),
+            "sinks": {
+                sink: {**status, "dropped": self._dropped.get(sink, {})}
+                for sink, status in self._publisher.status().items()
+            },
             "queues": {
                 target: {"count": backlog.count, "oldest_s": round(backlog.age_s, 1)}
                 for target, backlog in self._backlog.items()
@@ -368,11 +373,12 @@ class Daemon:
             if not self._admin:
                 self._admin = await self._admin_token(tokens, thread)
 
-    async def _watch_backlog(self, store: Store, thread: StoreThread) -> None:
+    async def _watch_backlog(self, store: Store, journal: Journal, thread: StoreThread) -> None:
         """For status and metrics, which must not wait for the database."""
         while True:
             with contextlib.suppress(StoreError):  # whoever needs the database more logs it
                 self._backlog = await thread.run(store.backlog)
+                self._dropped = await thread.run(journal.dropped)
             await asyncio.sleep(BACKLOG_POLL_S)
 
     async def _keep_events(self, store: Store, thread: StoreThread) -> None:

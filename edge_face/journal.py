@@ -197,6 +197,17 @@ class Journal:
             self._settled[target, seq] = None
             self._drops[target, reason] += 1
 
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Target to reason to how many deliveries were given up, also those that could not be noted down yet.
+
+        Raises StoreError.
+        """
+        counts = self._store.dropped()
+        for (target, reason), count in self._drops.items():
+            reasons = counts.setdefault(target, {})
+            reasons[reason] = reasons.get(reason, 0) + count
+        return counts
+
     def forget_targets(self, keep: Collection[str]) -> int:
         """Remove the deliveries of targets that are no longer configured; returns how many."""
         self._keep = keep

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from edge_face.events import FrameResult
 _SAMPLES = 600
 """A minute at 10 frames a second."""
 
+PUBLISH_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Limits of a histogram for a door: from at once to longer than anybody waits in front of it."""
+
 
 def percentiles(samples: Sequence[float]) -> dict[str, float] | None:
     """p50, p95 and p99, rounded to 0.1; None without samples."""
@@ -20,6 +25,28 @@ def percentiles(samples: Sequence[float]) -> dict[str, float] | None:
         return None
     p50, p95, p99 = np.percentile(np.asarray(samples, dtype=np.float64), (50, 95, 99))
     return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "p99": round(float(p99), 1)}
+
+
+class Durations:
+    """A histogram of seconds since the start, as Prometheus has them."""
+
+    def __init__(self, limits: Sequence[float] = PUBLISH_S) -> None:
+        self._limits = limits
+        self._counts = [0] * (len(limits) + 1)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._limits, seconds)] += 1
+        self._sum += seconds
+
+    def payload(self) -> dict[str, Any]:
+        """`buckets`: limit to how many took at most so long, the last one all."""
+        names = [*map(str, self._limits), "+Inf"]
+        return {
+            "count": sum(self._counts),
+            "sum_s": round(self._sum, 4),
+            "buckets": dict(zip(names, accumulate(self._counts), strict=True)),
+        }
 
 
 class Meter:

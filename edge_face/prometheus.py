@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from edge_face.events import CameraState
 from edge_face.memory import MIB
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,12 +46,30 @@ class _Status(Collector):
         writable = float(storage["state"] == "ok")
         yield GaugeMetricFamily("edge_face_storage_up", "1 while the database can be written.", writable)
         yield GaugeMetricFamily("edge_face_events_held", "Events in memory that wait for the disk.", storage["held"])
+        yield from _board(status["board"])
         yield from _cameras(status["cameras"])
         yield from _sinks(status["sinks"], status["queues"])
 
 
+def _board(board: Mapping[str, Any]) -> Iterator[Metric]:
+    if board["temperature_c"] is not None:
+        help = "Degrees Celsius of the processor; absent where Linux knows of no sensor."
+        yield GaugeMetricFamily("edge_face_temperature_celsius", help, board["temperature_c"])
+    rss = GaugeMetricFamily("edge_face_memory_rss_bytes", "Memory of a process in RAM.", labels=["process"])
+    pss = GaugeMetricFamily(
+        "edge_face_memory_pss_bytes", "The same, of shared memory only its part.", labels=["process"]
+    )
+    for process, memory in board["memory_mib"].items():
+        rss.add_metric([process], memory["rss"] * MIB)
+        pss.add_metric([process], memory["pss"] * MIB)
+    yield from (rss, pss)
+    size = "Size of the database, with what SQLite keeps beside it."
+    yield GaugeMetricFamily("edge_face_database_bytes", size, board["database_bytes"])
+
+
 def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     up = GaugeMetricFamily("edge_face_camera_up", "1 while the camera gives frames.", labels=["camera"])
+    state = GaugeMetricFamily("edge_face_camera_state", "1: the camera is in this state.", labels=["camera", "state"])
     paused = GaugeMetricFamily("edge_face_camera_paused", "1 while recognition is off.", labels=["camera"])
     frames = CounterMetricFamily("edge_face_frames", "Frames judged.", labels=["camera"])
     dropped = CounterMetricFamily("edge_face_frames_dropped", "Frames that newer ones replaced.", labels=["camera"])
@@ -66,6 +91,8 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     for camera in cameras:
         name = camera["id"]
         up.add_metric([name], float(camera["state"] == "ok"))
+        for known in get_args(CameraState):
+            state.add_metric([name, known], float(known == camera["state"]))
         paused.add_metric([name], float(camera["paused"]))
         frames.add_metric([name], camera["frames"])
         dropped.add_metric([name], camera["dropped"])
@@ -81,7 +108,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
                 stages.add_metric([name, stage, _quantile(quantile)], took_ms / 1000)
         for backend in camera["refused_backends"]:
             refused.add_metric([name, backend], 1)
-    yield from (up, paused, frames, dropped, restarts, outgrown, memory, decisions, latency, stages, refused)
+    yield from (up, state, paused, frames, dropped, restarts, outgrown, memory, decisions, latency, stages, refused)
 
 
 def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
@@ -89,6 +116,12 @@ def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[
     deliveries = CounterMetricFamily("edge_face_deliveries", "What became of deliveries.", labels=["sink", "outcome"])
     waiting = GaugeMetricFamily("edge_face_outbox_events", "Events that wait for delivery.", labels=["sink"])
     age = GaugeMetricFamily("edge_face_outbox_age_seconds", "Age of the oldest that waits.", labels=["sink"])
+    dropped = CounterMetricFamily(
+        "edge_face_outbox_dropped", "Deliveries that were given up, by reason.", labels=["sink", "reason"]
+    )
+    took = HistogramMetricFamily(
+        "edge_face_capture_to_publish_seconds", "From the grab to when the receiver had a live event.", labels=["sink"]
+    )
     for name, sink in sinks.items():
         healthy.add_metric([name], float(sink["healthy"]))
         for outcome in ("delivered", "expired", "refused", "retries"):
@@ -96,7 +129,11 @@ def _sinks(sinks: Mapping[str, Mapping[str, Any]], queues: Mapping[str, Mapping[
         queue = queues.get(name, {"count": 0, "oldest_s": 0.0})
         waiting.add_metric([name], queue["count"])
         age.add_metric([name], queue["oldest_s"])
-    yield from (healthy, deliveries, waiting, age)
+        for reason, count in sink["dropped"].items():
+            dropped.add_metric([name, reason], count)
+        histogram = sink["capture_to_publish"]
+        took.add_metric([name], list(histogram["buckets"].items()), histogram["sum_s"])
+    yield from (healthy, deliveries, waiting, age, dropped, took)
 
 
 def _quantile(percentile: str) -> str:

@@ -14,6 +14,7 @@ from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Event, State
 from edge_face.journal import Storage
+from edge_face.metrics import Durations
 from edge_face.outbox import OutboxItem, Target
 
 _log = logging.getLogger(__name__)
@@ -190,7 +191,12 @@ class Publisher:
 
     def status(self) -> dict[str, dict[str, Any]]:
         return {
-            lane.sink.name: {"healthy": lane.healthy, "switched_off": lane.off, **asdict(lane.counters)}
+            lane.sink.name: {
+                "healthy": lane.healthy,
+                "switched_off": lane.off,
+                **asdict(lane.counters),
+                "capture_to_publish": lane.took.payload(),
+            }
             for lane in self._lanes
         }
 
@@ -201,6 +207,8 @@ class _Lane:
     def __init__(self, outbox: Outbox, thread: StoreThread, sink: Sink, clock: Clock) -> None:
         self.sink = sink
         self.counters = Counters()
+        self.took = Durations()
+        """From the grab to when the receiver had it, of those that were live then."""
         self.off = False
         self.idle = asyncio.Event()
         self._outbox = outbox
@@ -282,6 +290,9 @@ class _Lane:
             self.off = True
         else:
             self.counters.delivered += 1
+            if item.deadline is not None and not late:
+                lifetime = item.payload["expires_at"] - item.payload["timestamp"]
+                self.took.add(self._clock.monotonic() - (item.deadline - lifetime))
             await self._settle(item)
             self._recovered()
 

@@ -194,6 +194,20 @@ class Mqtt:
     cert: str = option("", "Client certificate (PEM file).")
     key: str = option("", "Client certificate's private key (PEM file).")
     version: str = option("5", "MQTT version.", choices=("5", "3.1.1"))
+    snapshots: bool = option(
+        False,
+        "Send the camera's picture (JPEG, topic snapshot) with each event, and when asked by cmd/snapshot. Whoever may "
+        "read the broker sees it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HomeAssistant:
+    discovery: bool = option(
+        True,
+        "Where [mqtt] is on: announce this node to Home Assistant, which shows it by itself. no: take that back.",
+    )
+    prefix: str = option("homeassistant", "Home Assistant's discovery prefix, as in its MQTT options.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +266,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "api": Api,
     "stream": Stream,
     "mqtt": Mqtt,
+    "homeassistant": HomeAssistant,
     "webhook": Webhook,
     "remote": Remote,
     "attendance": Attendance,
@@ -274,6 +289,7 @@ class Config:
     api: Api = Api()
     stream: Stream = Stream()
     mqtt: Mqtt = Mqtt()
+    homeassistant: HomeAssistant = HomeAssistant()
     remote: Remote = Remote()
     attendance: Attendance = Attendance()
     log: Log = Log()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 _LONGEST = 64
 _PLAIN = re.compile(rf"[a-z0-9_-]{{1,{_LONGEST}}}")
+_TAKEN = frozenset({"cmd"})
+"""A camera of that name would stand where commands do."""
 _HASHED = re.compile(r".*-[0-9a-f]{8}")
 
 
@@ -19,7 +21,7 @@ def slug(text: str) -> str:
     fold to nothing), so eight hex digits of its SHA-256 are added. Text that merely looks like such a result gets them
     as well; otherwise a camera named like another's slug would share its topic.
     """
-    if _PLAIN.fullmatch(text) and not _HASHED.fullmatch(text):
+    if _PLAIN.fullmatch(text) and not _HASHED.fullmatch(text) and text not in _TAKEN:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{fold(text) or 'x'}-{digest}"

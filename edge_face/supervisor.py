@@ -114,6 +114,19 @@ class CameraProcess:
         """The child's own memory, as last measured; 0 while there is none."""
         return self._growth.now if self._child and self._growth else 0
 
+    def payload(self) -> dict[str, Any]:
+        """For the daemon's status."""
+        return {
+            "state": self.status.state,
+            "detail": self.status.detail,
+            "backend": self.backend,
+            "detector": self.detector,
+            "refused_backends": dict(self.refused),
+            "restarts": self.restarts,
+            "outgrown": self.outgrown,
+            "memory_mib": round(self.memory_bytes / MIB, 1),
+        }
+
     @property
     def refused(self) -> tuple[tuple[str, str], ...]:
         """Backends that cannot be used on this machine, with the reason as a sentence."""

@@ -55,6 +55,7 @@ def _demo_config(configured: settings.Config, folder: Path) -> settings.Config:
         webhooks={},
         remote=settings.Remote(),
         attendance=settings.Attendance(),
+        homeassistant=dataclasses.replace(configured.homeassistant, discovery=False),
         demo=True,
     )
 

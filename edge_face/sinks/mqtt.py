@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import Any, Protocol
+
+import aiomqtt
 
 from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError
-from edge_face.events import Event, Pause, Presence, State
+from edge_face.events import Event, Snapshot, State
 from edge_face.publish import AskAgain, Refused, RetryLater
-from edge_face.settings import Config, Mqtt
+from edge_face.settings import Config
+from edge_face.sinks.discovery import Discovery, device
 from edge_face.sinks.mqtt_commands import Commands
 from edge_face.sinks.mqtt_link import Link, LinkLost, PublishRefused
+from edge_face.sinks.mqtt_messages import Topics, as_json, nobody, stats
+from edge_face.sinks.mqtt_snapshots import NoSnapshots, Snapshots
 from edge_face.slugs import slug
 
 _log = logging.getLogger(__name__)
@@ -25,11 +32,19 @@ STABLE_S = 30.0
 """A connection that held this long was a good one: what goes wrong afterwards is logged anew."""
 ACK_S = 5.0
 FAREWELL_S = 1.0
+STATS_S = 30.0
+FIRST_STATS_S = 5.0
 PROBE_S = 5.0
 
-# An ended clip gives no pictures any more, like a camera that is lost. One that starts has no state yet; until it has,
-# what was said last stands.
-_CAMERA_STATES = {"ok": "ok", "lost": "lost", "ended": "lost"}
+
+class Cameras(Protocol):
+    """What may be asked of the cameras by MQTT."""
+
+    def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
+        """Recognition of these off or on."""
+
+    async def picture(self, camera: str) -> Snapshot:
+        """The newest one. Raises CaptureError."""
 
 
 class MqttSink:
@@ -41,29 +56,42 @@ class MqttSink:
 
     def __init__(
         self,
-        config: Mqtt,
-        node: str,
-        cameras: Sequence[str],
+        config: Config,
+        cameras: Cameras,
+        status: Callable[[], Mapping[str, Any]],
         clock: Clock,
         *,
-        on_pause: Callable[[bool], None],
         retry_s: float = RETRY_S,
     ) -> None:
-        """`on_pause`: called with what was asked by MQTT, on the event loop."""
-        self._config = config
+        """`status`: the daemon's, from the first connection on."""
+        self._config = config.mqtt
+        self._status = status
         self._clock = clock
         self._retry_s = retry_s
-        self._client_id = f"edge-face-{slug(node)}"
-        self._base = f"edge-face/{slug(node)}"
-        self._commands = Commands(self._base, on_pause)
-        self._status_topic = f"{self._base}/status"
+        self._topics = Topics(config.node.id)
+        self._snapshots = (Snapshots if config.mqtt.snapshots else NoSnapshots)(self._topics, cameras.picture)
+        self._commands = Commands(self._topics, tuple(config.cameras), cameras.pause_soon, self._snapshots.ask)
+        self._discovery = Discovery(
+            config.homeassistant,
+            self._topics,
+            announce=self._keep_first,
+            again=self._tell_all,
+            message=lambda: device(
+                self._topics,
+                config.node.id,
+                tuple(config.cameras),
+                snapshots=config.mqtt.snapshots,
+                temperature=stats(status())["temperature"] is not None,
+            ),
+        )
         self._link: Link | None = None
         self._up = asyncio.Event()
         # Until something is known, nobody is there: an earlier run may have left "present" with the broker.
-        self._states = {self._topic(camera, "presence"): _nobody() for camera in cameras}
+        self._states = {self._topics.of(camera, "presence"): nobody() for camera in config.cameras}
         self._unsent: dict[str, None] = {}
         """Topics of `_states` to be sent, in the order in which they changed."""
         self._changed = asyncio.Event()
+        self._stats_due = asyncio.Event()
         self._told: set[str] = set()
 
     @property
@@ -84,7 +112,7 @@ class MqttSink:
             raise RetryLater("not in time for the broker")
         expiry = None if deadline is None or self._config.version != "5" else expiry_s(left)
         try:
-            await link.send(self._topic(str(payload["camera"]), "event"), _json(payload), left, expiry_s=expiry)
+            await link.send(self._topics.of(str(payload["camera"]), "event"), as_json(payload), left, expiry_s=expiry)
         except PublishRefused as error:
             raise Refused(str(error)) from error
         except LinkLost as error:
@@ -92,19 +120,28 @@ class MqttSink:
         except asyncio.CancelledError:
             link.abort()  # the caller's time is up: nothing of it may leave this machine any more
             raise
+        self._snapshots.want([payload["camera"]])
 
     def state(self, change: State) -> None:
-        if isinstance(change, Pause):
-            topic, value = self._topic(change.camera, "paused"), b"ON" if change.paused else b"OFF"
-        elif isinstance(change, Presence):
-            topic, value = self._topic(change.camera, "presence"), _json(change.payload())
-        elif change.state in _CAMERA_STATES:
-            topic, value = self._topic(change.camera, "camera"), _CAMERA_STATES[change.state].encode()
-        else:
-            return
+        if (message := self._topics.message(change)) is not None:
+            self._keep(*message)
+
+    def _keep(self, topic: str, value: bytes) -> None:
+        """To be sent, and sent again on each new connection."""
         self._states[topic] = value
         self._unsent.pop(topic, None)
         self._unsent[topic] = None
+        self._changed.set()
+
+    def _keep_first(self, topic: str, value: bytes) -> None:
+        """The same, before all states."""
+        self._states = {topic: value} | {other: kept for other, kept in self._states.items() if other != topic}
+        self._unsent = {topic: None} | self._unsent
+        self._changed.set()
+
+    def _tell_all(self) -> None:
+        self._unsent = dict.fromkeys(self._states)
+        self._stats_due.set()
         self._changed.set()
 
     async def run(self) -> None:
@@ -130,20 +167,25 @@ class MqttSink:
         """`run` has closed the connection already."""
 
     def _new_link(self) -> Link:
-        return Link(self._config, self._client_id, will=(self._status_topic, b"offline"))
+        return Link(self._config, self._topics.client_id, will=(self._topics.status, b"offline"))
 
     async def _session(self, link: Link) -> None:
         """One connection. Ends by raising LinkLost."""
         await link.open()
-        await self._send_retained(link, self._status_topic, b"online")
-        await self._commands.subscribe(link, version_5=self._config.version == "5")
+        await self._send_retained(link, self._topics.status, b"online")
+        await self._commands.subscribe(link)
+        self._unsent = dict.fromkeys(self._states)
+        await self._discovery.begin(link)
         self._tell(logging.INFO, f"connected to the {link.where}")
         link.lost.add_done_callback(lambda _: self._changed.set())
-        self._unsent = dict.fromkeys(self._states)
         self._link = link
         self._up.set()
-        listening = asyncio.create_task(self._commands.listen(link))
-        listening.add_done_callback(lambda _: self._changed.set())
+        helpers = [
+            asyncio.create_task(work)
+            for work in (self._listen(link), self._send_stats(link), self._snapshots.run(link))
+        ]
+        for helper in helpers:
+            helper.add_done_callback(lambda _: self._changed.set())
         try:
             while True:
                 self._changed.clear()
@@ -152,13 +194,32 @@ class MqttSink:
                     del self._unsent[topic]
                     await self._send_retained(link, topic, self._states[topic])
                 link.check()
-                if listening.done():
-                    listening.result()  # raises what must not happen, and so ends the process
+                for helper in helpers:
+                    if helper.done():
+                        helper.result()  # raises what must not happen, and so ends the process
                 await self._changed.wait()
         finally:
-            listening.cancel()
+            for helper in helpers:
+                helper.cancel()
             self._up.clear()
             self._link = None
+
+    async def _listen(self, link: Link) -> None:
+        """Until the connection ends; `_session` hears of the end as well."""
+        with suppress(aiomqtt.MqttError):
+            async for message in link.messages:
+                if not self._discovery.take(message):
+                    self._commands.take(message)
+
+    async def _send_stats(self, link: Link) -> None:
+        """At once, soon again (after a start there is nothing to tell at first), and then now and then."""
+        with suppress(LinkLost):
+            for pause_s in chain((0.0, FIRST_STATS_S), repeat(STATS_S)):
+                self._stats_due.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stats_due.wait()
+                link.post(self._topics.stats, as_json(stats(self._status())), retain=True)
 
     async def _send_retained(self, link: Link, topic: str, value: bytes) -> None:
         try:
@@ -172,19 +233,16 @@ class MqttSink:
             return
         try:
             async with asyncio.timeout(FAREWELL_S):
-                for topic in self._unsent:
+                for topic in list(self._unsent):
                     if not topic.endswith("/presence"):
                         await self._send_retained(link, topic, self._states[topic])
-                for topic, value in self._states.items():
+                for topic, value in list(self._states.items()):
                     if topic.endswith("/presence") and json.loads(value)["present"]:
-                        await self._send_retained(link, topic, _nobody(self._clock.wall()))
-                await self._send_retained(link, self._status_topic, b"offline")
+                        await self._send_retained(link, topic, nobody(self._clock.wall()))
+                await self._send_retained(link, self._topics.status, b"offline")
                 await link.close()
         except (LinkLost, TimeoutError):
             pass  # then the broker sends the will
-
-    def _topic(self, camera: str, leaf: str) -> str:
-        return f"{self._base}/{slug(camera)}/{leaf}"
 
     def _tell(self, level: int, sentence: str) -> None:
         """Each sentence once until a connection held: a wrong password is no news every five seconds."""
@@ -216,11 +274,3 @@ def expiry_s(left_s: float) -> int:
     up to a second too long; it was sent in time, and receivers look at `expires_at`, as they must with 3.1.1 anyway.
     """
     return max(1, int(left_s))
-
-
-def _nobody(since: float | None = None) -> bytes:
-    return _json(Presence("", False, since=since).payload())
-
-
-def _json(payload: Mapping[str, Any]) -> bytes:
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()

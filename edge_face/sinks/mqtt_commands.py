@@ -3,56 +3,68 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import aiomqtt
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_face.sinks.mqtt_link import Link, LinkLost, in_words
+from edge_face.sinks.mqtt_link import Link
+from edge_face.sinks.mqtt_messages import Topics
+from edge_face.slugs import slug
 
 _log = logging.getLogger(__name__)
 
-_FAILED = 128
-"""From here on a SUBACK's codes are refusals (MQTT 5, 3.9.3; 3.1.1, 3.9.3)."""
 _SWITCH = {"ON": True, "OFF": False}
+
+OnPause = Callable[[bool, Sequence[str]], None]
+OnSnapshot = Callable[[Sequence[str]], None]
 
 
 class Commands:
-    """`<base>/cmd/pause` with `ON` or `OFF`: recognition of all cameras off or on."""
+    """`<base>/cmd/pause` with `ON` or `OFF`: recognition of all cameras off or on; `<base>/<camera>/cmd/pause` of one.
 
-    def __init__(self, base: str, on_pause: Callable[[bool], None]) -> None:
-        self._base = f"{base}/cmd/"
+    `<base>/cmd/snapshot`, with a camera or empty: their newest picture is asked for.
+    """
+
+    def __init__(self, topics: Topics, cameras: Sequence[str], on_pause: OnPause, on_snapshot: OnSnapshot) -> None:
+        self._base = topics.base
+        self._cameras = {slug(camera): camera for camera in cameras}
         self._on_pause = on_pause
+        self._on_snapshot = on_snapshot
 
-    async def subscribe(self, link: Link, *, version_5: bool) -> None:
+    async def subscribe(self, link: Link) -> None:
         """Raises LinkLost."""
-        # So that a message that is kept is known as such, also when it comes while this is listening.
-        options = SubscribeOptions(qos=1, retainAsPublished=True) if version_5 else None
-        try:
-            granted = await link.subscribe(f"{self._base}+", qos=0 if options else 1, options=options)
-        except aiomqtt.MqttError as error:
-            raise LinkLost(in_words(link.where, error)) from error
-        if any(getattr(code, "value", code) >= _FAILED for code in granted):
-            _log.error("the %s does not let this node listen to %s+", link.where, self._base)
-
-    async def listen(self, link: Link) -> None:
-        """Until the connection ends. To be run beside whatever publishes, which hears of the end as well."""
-        with suppress(aiomqtt.MqttError):
-            async for message in link.messages:
-                self.take(message)
+        for topic in (f"{self._base}/cmd/+", f"{self._base}/+/cmd/+"):
+            # So that a message that is kept is known as such, also when it comes while this is listening.
+            if not await link.listen_to(topic, keep_retained=True):
+                _log.error("the %s does not let this node listen to %s", link.where, topic)
 
     def take(self, message: aiomqtt.Message) -> None:
         topic = str(message.topic)
-        command = topic.removeprefix(self._base)
+        place, _, command = topic.removeprefix(f"{self._base}/").rpartition("/")
         if message.retain:
             _log.warning("the retained command on %s is ignored: it may be from any time", topic)
             return
-        text = bytes(message.payload).decode("ascii", "replace")
-        wanted = _SWITCH.get(text.strip().upper())
-        if command != "pause":
+        text = bytes(message.payload).decode("utf-8", "replace").strip()
+        level = place.removesuffix("cmd").rstrip("/")
+        if level and level not in self._cameras:
+            _log.warning("%s: there is no such camera", topic)
+        elif command == "pause":
+            self._pause(topic, text, [self._cameras[level]] if level else list(self._cameras.values()))
+        elif command == "snapshot" and not level:
+            self._snapshot(topic, text)
+        else:
             _log.warning("there is no command %r", command[:40])
-        elif wanted is None:
+
+    def _pause(self, topic: str, text: str, cameras: Sequence[str]) -> None:
+        wanted = _SWITCH.get(text.upper())
+        if wanted is None:
             _log.warning("%s takes ON or OFF, not %r", topic, text[:40])
         else:
-            self._on_pause(wanted)
+            self._on_pause(wanted, cameras)
+
+    def _snapshot(self, topic: str, text: str) -> None:
+        found = [camera for level, camera in self._cameras.items() if text in ("", camera, level)]
+        if found:
+            self._on_snapshot(found)
+        else:
+            _log.warning("%s: there is no camera %r", topic, text[:40])

@@ -13,6 +13,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_face.settings import Mqtt
 
@@ -30,6 +31,8 @@ _SOCKET_OPTIONS = (
 _TAKEN_OVER = 142
 """MQTT 5, 3.14.2.1: another connection came with the same client id. (Not every broker says so.)"""
 _UNSPECIFIED = 128
+_FAILED = 128
+"""From here on a SUBACK's codes are refusals (MQTT 5, 3.9.3; 3.1.1, 3.9.3)."""
 _CLOSED_EARLY = "closed before the answer"
 
 
@@ -50,6 +53,7 @@ class Link(aiomqtt.Client):
         port = config.port or (8883 if config.tls else 1883)
         self.where = f"broker {config.host}:{port}"
         self.is_open = False
+        self._version_5 = config.version == "5"
         self._acks: dict[int, asyncio.Future[ReasonCode]] = {}
         clean: dict[str, Any] = {"clean_start": True} if config.version == "5" else {"clean_session": True}
         super().__init__(
@@ -98,11 +102,7 @@ class Link(aiomqtt.Client):
         if expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.MessageExpiryInterval = expiry_s
-        self.check()
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        if sent.rc != paho.MQTT_ERR_SUCCESS:
-            self.abort()
-            raise LinkLost(f"the {self.where} cannot be written to: {paho.error_string(sent.rc)}")
+        sent = self._publish(topic, payload, 1, retain, properties)
         ack = self._acks[sent.mid] = asyncio.get_running_loop().create_future()
         try:
             await asyncio.wait((ack, self._disconnected), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
@@ -114,6 +114,33 @@ class Link(aiomqtt.Client):
             raise LinkLost(f"the {self.where} did not acknowledge in time")
         if ack.result().is_failure:
             raise PublishRefused(f"the {self.where} does not take {topic}: {ack.result()}")
+
+    def post(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish with QoS 0: nobody learns whether it arrived. Raises LinkLost."""
+        self._publish(topic, payload, 0, retain, None)
+
+    def _publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties | None
+    ) -> paho.MQTTMessageInfo:
+        self.check()
+        sent = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+        if sent.rc != paho.MQTT_ERR_SUCCESS:
+            self.abort()
+            raise LinkLost(f"the {self.where} cannot be written to: {paho.error_string(sent.rc)}")
+        return sent
+
+    async def listen_to(self, topic: str, *, keep_retained: bool = False) -> bool:
+        """Subscribe; whether the broker allows it. Raises LinkLost.
+
+        `keep_retained`: `retain` is also set on a message that is published so while this listens, not only on what
+        the broker had. MQTT 3.1.1 cannot do that.
+        """
+        options = SubscribeOptions(qos=1, retainAsPublished=keep_retained) if self._version_5 else None
+        try:
+            granted = await self.subscribe(topic, qos=0 if options else 1, options=options)
+        except aiomqtt.MqttError as error:
+            raise LinkLost(in_words(self.where, error)) from error
+        return all(getattr(code, "value", code) < _FAILED for code in granted)
 
     def check(self) -> None:
         """Raises LinkLost when the connection has ended."""

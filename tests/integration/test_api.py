@@ -360,6 +360,14 @@ async def test_metrics_say_what_the_status_says(api: Api) -> None:
         'edge_face_backend_refused{backend="onnxruntime",camera="front"} 1.0',
         'edge_face_deliveries_total{outcome="expired",sink="mqtt"} 2.0',
         'edge_face_outbox_events{sink="mqtt"} 5.0',
+        'edge_face_outbox_dropped_total{reason="expired",sink="mqtt"} 2.0',
+        'edge_face_capture_to_publish_seconds_bucket{le="0.1",sink="mqtt"} 1.0',
+        'edge_face_capture_to_publish_seconds_sum{sink="mqtt"} 0.3',
+        'edge_face_camera_state{camera="front",state="ok"} 1.0',
+        'edge_face_camera_state{camera="front",state="lost"} 0.0',
+        "edge_face_temperature_celsius 51.5",
+        'edge_face_memory_pss_bytes{process="daemon"} 8.388608e+07',
+        "edge_face_database_bytes 4096.0",
         "edge_face_clock_synced 1.0",
     ):
         assert line in lines

@@ -15,11 +15,12 @@ import pytest
 import requests
 
 from tests.integration.test_daemon import write_clip
-from tests.integration.test_mqtt import gate
 from tests.support.api import SOI, Api, multipart, running
 from tests.support.broker import Broker, until, watching
 from tests.support.daemon import Daemon, write_config
+from tests.support.mqtt import gate
 from tests.support.photos import astronaut
+from tests.support.publishing import AskedCameras
 
 FRONT = "/api/v1/cameras/front"
 PAUSE = "edge-face/gate-1/cmd/pause"
@@ -89,10 +90,10 @@ async def test_what_is_in_view_cannot_be_enrolled(
 async def test_only_a_live_command_counts(
     broker: Broker, tmp_path: Path, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked: list[bool] = []
+    asked = AskedCameras()
     async with aiomqtt.Client("127.0.0.1", broker.port) as home:
         await home.publish(PAUSE, "ON", qos=1, retain=True)
-        async with gate(tmp_path, broker.options(version=version), on_pause=asked.append) as (sink, _):
+        async with gate(tmp_path, broker.options(version=version), cameras=asked) as (sink, _):
             await until(lambda: "retained command" in caplog.text)
             if version == "5":  # 3.1.1 has no way to tell one that comes meanwhile from any other
                 await home.publish(PAUSE, "ON", qos=1, retain=True)
@@ -104,12 +105,14 @@ async def test_only_a_live_command_counts(
                 ("edge-face/gate-1/cmd/unblock", "Katya"),
                 ("edge-face/gate-2/cmd/pause", "ON"),
                 ("edge-face/gate-1/front/event", '{"status": "PASS"}'),
+                ("edge-face/gate-1/side/cmd/pause", "ON"),
+                ("edge-face/gate-1/front/cmd/snapshot", ""),
                 (PAUSE, "off"),
-                (PAUSE, "ON"),
+                ("edge-face/gate-1/front/cmd/pause", "ON"),
             ):
                 await home.publish(topic, text, qos=1)
-            await until(lambda: len(asked) == 2)
-            assert asked == [False, True]
+            await until(lambda: len(asked.pauses) == 2)
+            assert asked.pauses == [(False, ("front",)), (True, ("front",))]
             assert sink.healthy
             link = sink._link
             assert link is not None
@@ -117,8 +120,8 @@ async def test_only_a_live_command_counts(
             await until(lambda: sink.healthy and sink._link is not link)
             await asyncio.sleep(0.2)
             await home.publish(PAUSE, "OFF", qos=1)
-            await until(lambda: len(asked) == 3)
-    assert asked == [False, True, False]
+            await until(lambda: len(asked.pauses) == 3)
+    assert asked.pauses[2] == (False, ("front",))
 
 
 def seen(daemon: Daemon, auth: dict[str, str]) -> list[dict[str, Any]]:

@@ -109,8 +109,8 @@ async def test_a_face_in_front_of_the_camera_becomes_one_event_everywhere(
     assert not any(message.retain for message in watcher.messages if str(message.topic).endswith("/event"))
     assert set(topics) == {
         f"edge-face/gate-1/{leaf}"
-        for leaf in ("status", *(f"front/{leaf}" for leaf in ("event", "presence", "camera", "paused")))
-    }
+        for leaf in ("status", "stats", *(f"front/{leaf}" for leaf in ("event", "presence", "camera", "paused")))
+    } | {"homeassistant/device/edge-face-gate-1/config"}
     presences = [json.loads(text) for text in watcher.texts("/presence")]
     changes = [(presence["present"], presence["persons"]) for presence in presences]
     assert [change for at, change in enumerate(changes) if not at or change != changes[at - 1]] == [
@@ -262,6 +262,7 @@ async def test_without_a_camera_run_starts_the_demo(tmp_path: Path, broker: Brok
     assert told == [("PASS", "Eileen Collins"), ("REJECT", None)]
     assert all(event["demo"] is True for event in watcher.events())
     assert all(event["node"] == "demo" for event in watcher.events())
+    assert not [message for message in watcher.messages if "homeassistant" in str(message.topic)]
     assert "No camera was found" in daemon.log
     assert not (tmp_path / "attendance.csv").exists()
     assert not (tmp_path / "edge-face.db").exists()

@@ -8,8 +8,6 @@ import gc
 import json
 import logging
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiomqtt
@@ -17,31 +15,15 @@ import pytest
 
 from edge_face.errors import EdgeFaceError
 from edge_face.events import CameraState, CameraStatus, Presence
-from edge_face.publish import Publisher
 from edge_face.settings import Config, Mqtt, Node
 from edge_face.sinks import mqtt, mqtt_link
-from edge_face.sinks.mqtt import MqttSink, expiry_s, probe
+from edge_face.sinks.mqtt import expiry_s, probe
 from tests.support.broker import Broker, Certificates, until, watching
-from tests.support.publishing import CLOCK, deadline, event, publishing
+from tests.support.mqtt import gate
+from tests.support.publishing import deadline, event
 
 BASE = "edge-face/gate-1"
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
-
-
-@asynccontextmanager
-async def gate(
-    path: Path,
-    options: Mqtt,
-    *,
-    connected: bool = True,
-    retry_s: float = 0.2,
-    on_pause: Callable[[bool], None] = lambda _paused: None,
-) -> AsyncIterator[tuple[MqttSink, Publisher]]:
-    sink = MqttSink(options, "gate-1", ("front",), CLOCK, on_pause=on_pause, retry_s=retry_s)
-    async with publishing(path / "edge-face.db", sink) as publisher:
-        if connected:
-            await until(lambda: sink.healthy)
-        yield sink, publisher
 
 
 @VERSIONS

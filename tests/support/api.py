@@ -55,7 +55,15 @@ STATUS: dict[str, Any] = {
             "refused_backends": {"onnxruntime": "It returns no numbers."},
         }
     ],
-    "sinks": {"mqtt": {"healthy": False, "delivered": 1, "expired": 2, "refused": 3, "retries": 4}},
+    "sinks": {
+        "mqtt": {
+            "healthy": False, "delivered": 1, "expired": 2, "refused": 3, "retries": 4, "dropped": {"expired": 2},
+            "capture_to_publish": {"count": 2, "sum_s": 0.3, "buckets": {"0.1": 1, "0.5": 2, "+Inf": 2}},
+        }
+    },
+    "board": {
+        "temperature_c": 51.5, "memory_mib": {"daemon": {"rss": 100.0, "pss": 80.0}}, "database_bytes": 4096,
+    },
     "storage": {"state": "ok", "held": 0},
     "queues": {"mqtt": {"count": 5, "oldest_s": 6.0}},
 }  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from edge_face.clock import SystemClock
-from edge_face.events import Event, State, uuid7
+from edge_face.errors import CaptureError
+from edge_face.events import Event, Snapshot, State, uuid7
 from edge_face.journal import Journal
 from edge_face.publish import Publisher, Sink
 from edge_face.store import Store, StoreThread
@@ -87,6 +88,24 @@ class RecordingSink:
     @property
     def names(self) -> list[str]:
         return [payload["name"] for payload in self.delivered]
+
+
+class AskedCameras:
+    """Notes what a sink asks of the cameras; each has one picture, and None is lost."""
+
+    def __init__(self, jpeg: bytes | None = b"\xff\xd8 picture") -> None:
+        self.jpeg = jpeg
+        self.pauses: list[tuple[bool, tuple[str, ...]]] = []
+        self.pictures: list[str] = []
+
+    def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
+        self.pauses.append((paused, tuple(cameras)))
+
+    async def picture(self, camera: str) -> Snapshot:
+        self.pictures.append(camera)
+        if self.jpeg is None:
+            raise CaptureError(f"The camera {camera} gives no pictures", "camera_lost")
+        return Snapshot(self.jpeg + camera.encode(), 0.0, 0.0)
 
 
 @asynccontextmanager

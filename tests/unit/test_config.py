@@ -210,6 +210,14 @@ def test_what_belongs_together(tmp_path: Path) -> None:
     assert [problem.split(":")[0] for problem in found] == ["[api] cert", "[mqtt] cert", "[engine] max_face"]
 
 
+@pytest.mark.parametrize("prefix", ["", "home/", "/home", "home//a", "home/+", "#"])
+def test_a_prefix_that_is_no_topic_is_told(tmp_path: Path, prefix: str) -> None:
+    assert problems(tmp_path, f"[homeassistant]\nprefix = {prefix}\n") == [
+        "[homeassistant] prefix: expected a topic, such as homeassistant"
+    ]
+    assert load(tmp_path, "[homeassistant]\nprefix = home/found\n").homeassistant.prefix == "home/found"
+
+
 def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     (tmp_path / "door.mp4").touch()
     c = load(tmp_path, "[storage]\npath = a/b.db\n[attendance]\ncsv = /var/c.csv\n[camera]\nsource = door.mp4\n")

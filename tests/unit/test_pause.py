@@ -23,6 +23,8 @@ from edge_face.supervisor import CameraProcess
 from tests.support.broker import until
 from tests.support.clock import HandClock
 
+BOTH = ("front", "back")
+
 
 class FullStore(Store):
     full = False
@@ -70,7 +72,7 @@ def test_a_paused_gate_decides_nothing_whatever_still_comes(clock: HandClock) ->
 def control(store: Store, thread: StoreThread, clock: HandClock, told: list[Pause]) -> Cameras:
     views: Bus[FrameView] = Bus()
     gates, processes = {}, {}
-    for camera in ("front", "back"):
+    for camera in BOTH:
 
         def job(first_track: int, camera: str = camera) -> CameraJob:
             return CameraJob(camera, settings.Camera(), settings.Engine(), 70, 5.0, first_track, "info")
@@ -91,8 +93,8 @@ async def test_a_pause_holds_at_once_and_is_noted_when_that_is_possible(
     watch = asyncio.create_task(first.watch())
     store.full = True
     await first.pause("front", True)
-    first.pause_all(True)
-    first.pause_all(True)  # said twice, told once
+    first.pause_soon(True, BOTH)
+    first.pause_soon(True, BOTH)  # said twice, told once
     assert told[2:] == [Pause("front", True), Pause("back", True)]
     await first.pause("back", False)
     await asyncio.sleep(0.1)

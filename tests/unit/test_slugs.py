@@ -38,9 +38,14 @@ def test_different_texts_have_different_slugs(one: str, other: str) -> None:
 
 
 @given(st.text())
+@example("cmd")
 def test_the_slug_of_a_text_is_never_another_text_s_own_slug(text: str) -> None:
     made = slug(text)
     assert made == text or slug(made) != made
+
+
+def test_no_camera_stands_where_commands_do() -> None:
+    assert slug("cmd").startswith("cmd-")
 
 
 @pytest.mark.parametrize("text", ["front", "gate-1", "back_door", "0", "-", "gate-20240101x", "a" * 64])
