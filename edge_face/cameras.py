@@ -62,21 +62,22 @@ class Cameras:
         gate, process = self._find(camera)
         return {"id": camera, "state": process.status.state, "detail": process.status.detail, "paused": gate.paused}
 
-    async def picture(self, camera: str) -> Snapshot:
+    async def picture(self, camera: str, *, small: bool = False) -> Snapshot:
         """A frame that was judged after this was asked. Raises NotFoundError, CaptureError (`camera_lost`)."""
         _, process = self._find(camera)
         asked_at = self._clock.monotonic()
         if process.status.state in ("lost", "ended"):
             raise CaptureError(f"The camera {camera} gives no pictures: {process.status.detail}", "camera_lost")
         with self._views.subscribe(_VIEWS) as views:
-            process.want_picture()
+            process.want_picture(small=small)
             try:
                 async with asyncio.timeout(PICTURE_S):
                     async for view in views:
                         result = view.result
+                        jpeg = result.small_jpeg if small else result.jpeg
                         # An older one may still be on its way to viewers.
-                        if result.camera == camera and result.jpeg and result.grabbed_at > asked_at - PICTURE_S:
-                            return Snapshot(result.jpeg, result.grabbed_at, result.timestamp)
+                        if result.camera == camera and jpeg and result.grabbed_at > asked_at - PICTURE_S:
+                            return Snapshot(jpeg, result.grabbed_at, result.timestamp)
             except TimeoutError:
                 pass
         raise CaptureError(f"The camera {camera} gave no picture in {PICTURE_S:.0f} s", "camera_lost")

@@ -124,6 +124,7 @@ class FrameResult:
     stages_ms: dict[str, float]
     dropped: int = 0
     jpeg: bytes | None = None
+    small_jpeg: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,10 @@ class WantJpeg:
 
 @dataclass(frozen=True, slots=True)
 class WantPicture:
-    """The next frame carries its picture in good quality, whether frames are watched or not; once."""
+    """The next frame carries its picture, whether frames are watched or not; once."""
+
+    small: bool = False
+    """Reduced, in `small_jpeg`; else in good quality."""
 
 
 @dataclass(frozen=True, slots=True)

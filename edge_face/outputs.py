@@ -16,11 +16,11 @@ from edge_face.sinks.webhook import WebhookSink
 
 
 def build(config: Config, clock: Clock, cameras: Cameras, status: Callable[[], Mapping[str, Any]]) -> list[Sink]:
-    """What is not configured is simply not there. `cameras` and `status`: what MQTT may ask."""
+    """What is not configured is simply not there. `cameras` and `status`: what sinks may ask."""
     sinks: list[Sink] = []
     if config.mqtt.host:
         sinks.append(MqttSink(config, cameras, status, clock))
-    sinks += [WebhookSink(id, hook, clock) for id, hook in config.webhooks.items()]
+    sinks += [WebhookSink(id, hook, clock, cameras) for id, hook in config.webhooks.items()]
     if file := attendance_file(config):
         sinks.append(CsvSink(file, unknown=config.attendance.unknown))
     return sinks

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
-from edge_face.events import Event, State
+from edge_face.events import Event, Snapshot, State
 from edge_face.journal import Storage
 from edge_face.metrics import Durations
 from edge_face.outbox import OutboxItem, Target
@@ -89,6 +89,13 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Give everything back; called after `run` and `deliver` have ended."""
+
+
+class Pictures(Protocol):
+    """What a sink may ask of the cameras."""
+
+    async def picture(self, camera: str, *, small: bool = False) -> Snapshot:
+        """The newest one. Raises CaptureError, NotFoundError."""
 
 
 class Outbox(Protocol):

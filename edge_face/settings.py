@@ -223,6 +223,11 @@ class Webhook:
         secret=True,
     )
     timeout: float = option(5.0, "Seconds for an attempt; of a live event never beyond its end.", low=0.1, high=60)
+    snapshot: bool = option(
+        False,
+        "Put a small picture of the camera into live events (snapshot: JPEG in base64). They wait for it for the time "
+        "of a frame, at most half a second, and go without it then.",
+    )
     events: tuple[str, ...] = option(
         ("PASS",), "Which events: PASS, REJECT, or both with a comma.", choices=("PASS", "REJECT")
     )

@@ -138,10 +138,10 @@ class CameraProcess:
             if self._child:
                 self._child.send(messages.WantJpeg(wanted))
 
-    def want_picture(self) -> None:
+    def want_picture(self, *, small: bool = False) -> None:
         """The next frame carries its picture."""
         if self._child:
-            self._child.send(messages.WantPicture())
+            self._child.send(messages.WantPicture(small))
 
     def pause(self, paused: bool) -> None:
         """Whether the child looks for faces; frames go on."""

@@ -48,6 +48,8 @@ _log = logging.getLogger("edge_face.worker")
 STATE_EVERY_S = 0.5
 """How often a camera's child tells its state, with or without frames."""
 PICTURE_QUALITY = 95
+SMALL_PX, SMALL_QUALITY = 480, 70
+"""A small picture's longer side; about 20 KB, so that it fits into a webhook's body."""
 """Of a single picture, from which somebody may be enrolled."""
 _PHOTO_NICE = 10
 """Photos may take longer when a camera needs the processor."""
@@ -64,6 +66,7 @@ class CameraLoop:
         self._clock = SystemClock()
         self._want_jpeg = threading.Event()
         self._want_picture = threading.Event()
+        self._want_small = threading.Event()
         self._paused = threading.Event()
         self._was_paused = False
         self._told = ""
@@ -135,6 +138,7 @@ class CameraLoop:
             stages_ms=stages_ms,
             dropped=frame.dropped,
             jpeg=self._picture(frame),
+            small_jpeg=self._small_picture(frame),
         )
 
     def _picture(self, frame: Frame) -> bytes | None:
@@ -143,6 +147,16 @@ class CameraLoop:
             return _jpeg(frame.image, max(PICTURE_QUALITY, self._job.jpeg_quality))
         return _jpeg(frame.image, self._job.jpeg_quality) if self._want_jpeg.is_set() else None
 
+    def _small_picture(self, frame: Frame) -> bytes | None:
+        if not self._want_small.is_set():
+            return None
+        self._want_small.clear()
+        height, width = frame.image.shape[:2]
+        reduction = min(1.0, SMALL_PX / max(height, width))
+        size = max(1, round(width * reduction)), max(1, round(height * reduction))
+        reduced = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        return _jpeg(np.asarray(reduced, np.uint8), SMALL_QUALITY)
+
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -150,7 +164,7 @@ class CameraLoop:
                 if isinstance(message, WantJpeg):
                     (self._want_jpeg.set if message.wanted else self._want_jpeg.clear)()
                 elif isinstance(message, WantPicture):
-                    self._want_picture.set()
+                    (self._want_small if message.small else self._want_picture).set()
                 elif isinstance(message, PauseWork):
                     (self._paused.set if message.paused else self._paused.clear)()
                 elif isinstance(message, Settled):

@@ -14,8 +14,8 @@ import aiomqtt
 
 from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError
-from edge_face.events import Event, Snapshot, State
-from edge_face.publish import AskAgain, Refused, RetryLater
+from edge_face.events import Event, State
+from edge_face.publish import AskAgain, Pictures, Refused, RetryLater
 from edge_face.settings import Config
 from edge_face.sinks.discovery import Discovery, device
 from edge_face.sinks.mqtt_commands import Commands
@@ -37,14 +37,11 @@ FIRST_STATS_S = 5.0
 PROBE_S = 5.0
 
 
-class Cameras(Protocol):
+class Cameras(Pictures, Protocol):
     """What may be asked of the cameras by MQTT."""
 
     def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
         """Recognition of these off or on."""
-
-    async def picture(self, camera: str) -> Snapshot:
-        """The newest one. Raises CaptureError."""
 
 
 class MqttSink:

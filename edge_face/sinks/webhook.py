@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import struct
@@ -17,7 +18,7 @@ from edge_face import __version__, signatures
 from edge_face.clock import Clock
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Event, State, uuid7
-from edge_face.publish import Refused, RetryLater, SwitchedOff
+from edge_face.publish import Pictures, Refused, RetryLater, SwitchedOff
 from edge_face.queries import headers_of
 from edge_face.settings import Webhook
 
@@ -26,6 +27,9 @@ RETRY_STATUS = frozenset({408, 425, 429})
 """Client errors that say "not now" and not "never"."""
 MAX_BODY = 64 * 1024
 """Bytes. An event is a few hundred; receivers may rely on it."""
+MAX_PICTURE = 40 * 1024
+"""Bytes, which in base64 leave room for the event."""
+PICTURE_S = 0.5
 
 
 class WebhookSink:
@@ -34,21 +38,26 @@ class WebhookSink:
     healthy = True
     """Nobody knows before the next event; the delivery loop counts what fails."""
 
-    def __init__(self, hook_id: str, hook: Webhook, clock: Clock) -> None:
-        """`hook` is one that config.py has accepted."""
+    def __init__(self, hook_id: str, hook: Webhook, clock: Clock, pictures: Pictures | None = None) -> None:
+        """`hook` is one that config.py has accepted; without `pictures` there are none in its events."""
         self.name = f"webhook:{hook_id}"
         self.history = hook.late == "send"
         self._hook = hook
         self._clock = clock
         self._keys = [signatures.signing_key(secret) for secret in (hook.secret, hook.old_secret) if secret]
         self._headers = headers_of(hook.headers)
+        self._pictures = pictures if hook.snapshot else None
+        self._pictured: tuple[str, str | None] = ("", None)
+        """The last event and its picture, which is the same in each attempt."""
         self._where = server_of(hook.url)
         self._session: aiohttp.ClientSession | None = None
 
     def wants(self, event: Event) -> bool:
         return event.status in self._hook.events
 
-    async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
+    async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:
+        if self._pictures:
+            payload = {**payload, "snapshot": None if late else await self._picture(self._pictures, payload)}
         limit = self._hook.timeout
         if deadline is not None:
             limit = min(limit, deadline - self._clock.monotonic())
@@ -63,6 +72,19 @@ class WebhookSink:
         if status in RETRY_STATUS or status >= 500:
             raise RetryLater(answer, _seconds(retry_after))
         raise Refused(f"{answer}, a redirection, which is not followed" if status < 400 else answer)
+
+    async def _picture(self, pictures: Pictures, payload: Mapping[str, Any]) -> str | None:
+        """In base64; None where there is none in time. A door does not wait for a picture of who stands before it."""
+        if self._pictured[0] != payload["id"]:
+            self._pictured = payload["id"], None
+            try:
+                async with asyncio.timeout(PICTURE_S):
+                    picture = await pictures.picture(payload["camera"], small=True)
+            except (TimeoutError, EdgeFaceError):
+                return None
+            if len(picture.jpeg) <= MAX_PICTURE:
+                self._pictured = payload["id"], base64.b64encode(picture.jpeg).decode("ascii")
+        return self._pictured[1]
 
     async def probe(self) -> str:
         """Post `{"type": "test"}`. Returns a sentence; raises EdgeFaceError when the receiver does not take it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import csv
 import io
@@ -80,7 +81,7 @@ async def test_a_face_in_front_of_the_camera_becomes_one_event_everywhere(
             "camera": {"source": clip},
             "decision": {"presence_timeout": 1.5},
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
-            "webhook": {"url": receiver.url, "events": "PASS, REJECT"},
+            "webhook": {"url": receiver.url, "events": "PASS, REJECT", "snapshot": "yes"},
             "attendance": {"csv": tmp_path / "attendance.csv", "unknown": "true"},
         },
     )
@@ -124,6 +125,9 @@ async def test_a_face_in_front_of_the_camera_becomes_one_event_everywhere(
     assert watcher.texts("/camera")[0] == "ok"
 
     assert [body["id"] for body in receiver.bodies] == [event["id"] for event in watcher.events()]
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(receiver.bodies[0]["snapshot"]), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert max(picture.shape) == 480
     rows = list(csv.reader(io.StringIO((tmp_path / "attendance.csv").read_text())))
     assert rows[0] == ["Name", "Timestamp"]
     assert [row[0] for row in rows[1:]] == ["Eileen", "Unknown"]

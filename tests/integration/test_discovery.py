@@ -109,7 +109,7 @@ class TestSnapshots:
 
     async def test_a_picture_that_is_late_holds_up_no_event(self, broker: Broker, tmp_path: Path) -> None:
         class Slow(AskedCameras):
-            async def picture(self, camera: str) -> Any:
+            async def picture(self, camera: str, *, small: bool = False) -> Any:
                 await asyncio.sleep(30)
 
         async with (

@@ -19,12 +19,13 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from edge_face import __version__
 from edge_face.errors import EdgeFaceError
+from edge_face.events import Snapshot
 from edge_face.publish import HISTORY, Refused, RetryLater, SwitchedOff
 from edge_face.settings import Webhook
-from edge_face.sinks.webhook import WebhookSink, probe
+from edge_face.sinks.webhook import MAX_PICTURE, PICTURE_S, WebhookSink, probe
 from tests.support.broker import until
 from tests.support.daemon import free_port
-from tests.support.publishing import CLOCK, deadline, event, publishing
+from tests.support.publishing import CLOCK, AskedCameras, deadline, event, publishing
 
 Answer = web.Response | Callable[[], Awaitable[web.Response]]
 
@@ -140,6 +141,41 @@ async def test_a_body_is_at_most_64_kib(receiver: Receiver) -> None:
     await sink.deliver(event("x" * 30_000).payload(), None, False)
     await sink.close()
     assert len(receiver.requests) == 1
+
+
+async def test_a_picture_of_the_moment_on_request(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.answers = [web.Response(status=500)]
+    cameras = AskedCameras()
+    hook = Webhook(url=receiver.url, snapshot=True, late="send")
+    async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK, cameras)) as publisher:
+        await publisher.publish(event("Ada"), deadline())
+        assert await publisher.drain(5)
+        await publisher.publish(event("Bob"), deadline(-1))
+        cameras.jpeg = None
+        await publisher.publish(event("Cem"), deadline())
+        cameras.jpeg = bytes(MAX_PICTURE)
+        await publisher.publish(event("Eve"), deadline())
+        assert await publisher.drain(5)
+    bodies = [json.loads(body) for _, body in receiver.requests]
+    picture = base64.b64encode(b"\xff\xd8 picturefront").decode()
+    assert [(body["name"], body["snapshot"]) for body in bodies[:3]] == [("Ada", picture)] * 2 + [("Bob", None)]
+    assert cameras.pictures[0] == "front"
+    assert cameras.pictures.count("front") == 3, "one for each live event, and none for the second attempt"
+    assert all(body["snapshot"] is None for body in bodies[3:]), "lost, or too large"
+
+
+async def test_an_event_does_not_wait_for_a_picture(receiver: Receiver) -> None:
+    class Slow(AskedCameras):
+        async def picture(self, camera: str, *, small: bool = False) -> Snapshot:
+            await asyncio.sleep(30)
+            raise AssertionError
+
+    sink = WebhookSink("a", Webhook(url=receiver.url, snapshot=True), CLOCK, Slow())
+    began = CLOCK.monotonic()
+    await sink.deliver(event().payload(), deadline(), False)
+    await sink.close()
+    assert PICTURE_S <= CLOCK.monotonic() - began < PICTURE_S + 2
+    assert json.loads(receiver.requests[0][1])["snapshot"] is None
 
 
 async def test_a_target_that_hangs_delays_no_other(receiver: Receiver, tmp_path: Path) -> None:

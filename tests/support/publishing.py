@@ -101,7 +101,7 @@ class AskedCameras:
     def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
         self.pauses.append((paused, tuple(cameras)))
 
-    async def picture(self, camera: str) -> Snapshot:
+    async def picture(self, camera: str, *, small: bool = False) -> Snapshot:
         self.pictures.append(camera)
         if self.jpeg is None:
             raise CaptureError(f"The camera {camera} gives no pictures", "camera_lost")
