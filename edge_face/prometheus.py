@@ -46,6 +46,14 @@ class _Status(Collector):
         writable = float(storage["state"] == "ok")
         yield GaugeMetricFamily("edge_face_storage_up", "1 while the database can be written.", writable)
         yield GaugeMetricFamily("edge_face_events_held", "Events in memory that wait for the disk.", storage["held"])
+        unknowns = status["unknowns"]
+        yield GaugeMetricFamily("edge_face_unknown_visitors", "Unknown visitors who are kept.", unknowns["kept"])
+        lost = CounterMetricFamily(
+            "edge_face_unknown_visitors_lost", "Visits not noted, or visitors who gave way.", labels=["why"]
+        )
+        lost.add_metric(["disk"], unknowns["lost"])
+        lost.add_metric(["limit"], unknowns["gave_way"])
+        yield lost
         yield from _board(status["board"])
         yield from _cameras(status["cameras"])
         yield from _sinks(status["sinks"], status["queues"])

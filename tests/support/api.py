@@ -61,6 +61,7 @@ STATUS: dict[str, Any] = {
             "capture_to_publish": {"count": 2, "sum_s": 0.3, "buckets": {"0.1": 1, "0.5": 2, "+Inf": 2}},
         }
     },
+    "unknowns": {"kept": 2, "lost": 1, "gave_way": 0},
     "board": {
         "temperature_c": 51.5, "memory_mib": {"daemon": {"rss": 100.0, "pss": 80.0}}, "database_bytes": 4096,
     },
