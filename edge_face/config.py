@@ -153,7 +153,7 @@ def _parse(text: str, kind: Any, limits: Limits) -> Any:
         return text.lower() if limits.choices else text
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for word in words:
-        if word not in limits.choices:
+        if limits.choices and word not in limits.choices:
             raise ValueError(f"expected {' or '.join(limits.choices)}, not {word!r}{_near(word, limits.choices)}")
     return words
 
@@ -206,6 +206,9 @@ def _cross_checks(config: Config) -> Iterator[str]:
     except ValueError as error:
         yield f"[attendance] timezone: {error}"
     for id, hook in config.webhooks.items():
+        for camera in hook.cameras:
+            if camera not in config.cameras:
+                yield f"{_heading('webhook', id)} cameras: no such camera: {camera}{_near(camera, config.cameras)}"
         if not _is_http(hook.url):
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
         for key, text, read in (

@@ -231,6 +231,7 @@ class Webhook:
     events: tuple[str, ...] = option(
         ("PASS",), "Which events: PASS, REJECT, or both with a comma.", choices=("PASS", "REJECT")
     )
+    cameras: tuple[str, ...] = option((), "Only events of these cameras, with commas; empty: of all.")
     late: str = option(
         "drop",
         "What happens to an event that expired: drop, or send (as face_event.history).",

@@ -53,7 +53,8 @@ class WebhookSink:
         self._session: aiohttp.ClientSession | None = None
 
     def wants(self, event: Event) -> bool:
-        return event.status in self._hook.events
+        hook = self._hook
+        return event.status in hook.events and (not hook.cameras or event.camera in hook.cameras)
 
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:
         if self._pictures:

@@ -143,6 +143,19 @@ async def test_a_body_is_at_most_64_kib(receiver: Receiver) -> None:
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("hook", "wanted"),
+    [
+        (Webhook(), [True, False, True]),
+        (Webhook(events=("REJECT",)), [False, True, False]),
+        (Webhook(cameras=("back", "side")), [False, False, True]),
+    ],
+)
+def test_what_a_target_wants(hook: Webhook, wanted: list[bool]) -> None:
+    sink = WebhookSink("a", hook, CLOCK)
+    assert [sink.wants(each) for each in (event(), event(None), event(camera="back"))] == wanted
+
+
 async def test_a_picture_of_the_moment_on_request(receiver: Receiver, tmp_path: Path) -> None:
     receiver.answers = [web.Response(status=500)]
     cameras = AskedCameras()

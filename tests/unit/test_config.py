@@ -115,6 +115,14 @@ def test_webhooks(tmp_path: Path) -> None:
     ]
 
 
+def test_a_webhook_of_some_cameras(tmp_path: Path) -> None:
+    text = "[camera:gate]\n[camera:door]\n[webhook]\nurl = http://x/\ncameras = gate, door\n"
+    assert load(tmp_path, text).webhooks["default"].cameras == ("gate", "door")
+    assert problems(tmp_path, text.replace("gate, door", "gates")) == [
+        "[webhook] cameras: no such camera: gates; did you mean gate?"
+    ]
+
+
 def test_a_secret_that_is_no_base64_is_told_with_the_rest_and_not_shown(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[webhook:a]\nurl = http://x/\nsecret = whsec_hunter2!\n")
     assert found == "[webhook:a] secret: what follows whsec_ is not base64"
