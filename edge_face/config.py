@@ -206,9 +206,9 @@ def _cross_checks(config: Config) -> Iterator[str]:
     except ValueError as error:
         yield f"[attendance] timezone: {error}"
     for id, hook in config.webhooks.items():
-        for camera in hook.cameras:
-            if camera not in config.cameras:
-                yield f"{_heading('webhook', id)} cameras: no such camera: {camera}{_near(camera, config.cameras)}"
+        for name in hook.cameras:
+            if name not in config.cameras:
+                yield f"{_heading('webhook', id)} cameras: no such camera: {name}{_near(name, config.cameras)}"
         if not _is_http(hook.url):
             yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
         for key, text, read in (
