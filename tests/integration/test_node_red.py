@@ -80,6 +80,7 @@ async def test_the_flow_opens_once_for_each_live_pass(broker: Broker, tmp_path: 
                 (payload(None), 0),
                 (payload(type="face_event.history"), 0),
                 (payload(clock="unsynced"), 0),
+                (payload(demo=True), 0),
                 (payload(id=""), 0),
                 ({"type": "face_event", "status": "PASS"}, 0),
                 (None, 0),
