@@ -341,9 +341,18 @@ async def test_the_receiver_of_the_documents(tmp_path: Path) -> None:
         hook = Webhook(url=f"http://127.0.0.1:{port}", secret=secret, late="send")
         async with publishing(tmp_path / "e.db", WebhookSink("a", hook, CLOCK)) as publisher:
             await publisher.publish(event("Ada", expires_at=CLOCK.wall() - 1), deadline(-1))
-            await publisher.publish(event("Eve", expires_at=CLOCK.wall() + 30), deadline(30))
+            await publisher.publish(event("Bob", expires_at=CLOCK.wall() + 30, clock_synced=False), deadline(30))
+            await publisher.publish(event("Joe", expires_at=CLOCK.wall() + 30, demo=True), deadline(30))
+            once = event("Eve", expires_at=CLOCK.wall() + 30)
+            await publisher.publish(once, deadline(30))
             assert await publisher.drain(20)
-        assert await asyncio.wait_for(receiver.stdout.readline(), 10) == b"open for Eve\n"
+        again = WebhookSink("again", hook, CLOCK)
+        await again.deliver(once.payload(), deadline(30), False)
+        await again.deliver(event("Max", expires_at=CLOCK.wall() - 0.1).payload(), deadline(30), False)
+        await again.deliver(event("Ivan", expires_at=CLOCK.wall() + 30).payload(), deadline(30), False)
+        await again.close()
+        for name in (b"Eve", b"Ivan"):
+            assert await asyncio.wait_for(receiver.stdout.readline(), 10) == b"open for " + name + b"\n"
         with pytest.raises(Refused, match="401"):
             await deliver(Webhook(url=hook.url, secret="somebody else's"))
     finally:

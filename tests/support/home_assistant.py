@@ -144,14 +144,16 @@ class HomeAssistant:
     def entities(self) -> list[dict[str, Any]]:
         return self._ask("config/entity_registry/list")
 
-    def _ask(self, command: str) -> list[dict[str, Any]]:
+    def rename(self, entity: str, new: str) -> None:
+        self._ask("config/entity_registry/update", entity_id=entity, new_entity_id=new)
+
+    def _ask(self, command: str, **more: str) -> Any:
         with connect(self._url.replace("http", "ws") + "/api/websocket", max_size=None) as socket:
             socket.recv(timeout=10)
             socket.send(json.dumps({"type": "auth", "access_token": self._headers["Authorization"].split()[1]}))
             assert json.loads(socket.recv(timeout=10))["type"] == "auth_ok"
-            socket.send(json.dumps({"id": 1, "type": command}))
-            found: list[dict[str, Any]] = json.loads(socket.recv(timeout=10))["result"]
-            return found
+            socket.send(json.dumps({"id": 1, "type": command, **more}))
+            return json.loads(socket.recv(timeout=10))["result"]
 
     def _get(self, path: str) -> requests.Response:
         answer = requests.get(self._url + path, headers=self._headers, timeout=10)
