@@ -13,6 +13,7 @@ from benchmarks import memory
 from edge_face import settings
 from edge_face.child import Child
 from edge_face.messages import PhotoJob
+from tests.support.broker import until
 
 COMMAND_LINE = """
 import os, sys
@@ -32,7 +33,9 @@ def environment(pid: int) -> dict[str, str]:
 
 async def test_the_threads_of_a_child_s_blas_are_those_of_the_option() -> None:
     async with await Child.start(PhotoJob(settings.Engine(threads=2), "info")) as child:
-        found = environment(child.process.pid)
+        pid = child.process.pid
+        await until(lambda: environment(pid))  # between fork and exec there is none to be read
+        found = environment(pid)
     assert [found[name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")] == ["2", "2", "2"]
     assert found["PATH"] == os.environ["PATH"]
 
