@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, ParamSpec, TypeVar
 
 from edge_face.errors import StoreError
+from edge_face.ledger import Ledger
 from edge_face.migrations import UnsuitableDatabase, check, migrate
 
 BUSY_TIMEOUT_S = 5.0
@@ -42,6 +43,7 @@ class Database:
         self._limited = False
         self._reopen_at = 0.0
         self._unscrubbed = False
+        self.ledger = Ledger(path)
         with self._errors():
             _create_private(path)
             self._opened = path.stat()
