@@ -2,8 +2,8 @@
 
 A row is written in the transaction of what it tells of, so it is there exactly if that happened, also after a crash. It
 holds numbers and ids of cameras and tokens, and no names: a person is the row number of `people`, which nothing leads
-back from once the person is erased. Whoever can write the database can also write a whole new chain; that shows to those
-who kept a head (`12345:hash`, in the log each day and in the status), so keep one elsewhere.
+back from once the person is erased. Whoever can write the database can also write a whole new chain; that shows to
+those who kept a head (`12345:hash`, in the log each day and in the status), so keep one elsewhere.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ class Head:
 
     def __str__(self) -> str:
         return f"{self.n}:{self.hash.hex()}"
+
+
+def parse_head(text: str) -> Head:
+    """A head as it is printed. Raises ValueError."""
+    number, _, digest = text.partition(":")
+    return Head(int(number), bytes.fromhex(digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,9 @@ def verify(db: sqlite3.Connection, known: Head | None = None) -> Verdict:
         met = met or last == known
     if known and not met:
         if known.n < base.n:
-            return Verdict(count, last, f"row {known.n} was given up meanwhile; the oldest that is kept is {base.n + 1}")
+            return Verdict(
+                count, last, f"row {known.n} was given up meanwhile; the oldest that is kept is {base.n + 1}"
+            )
         what = "is missing: the end of the chain was cut off" if known.n > last.n else "is another one than it was"
         return Verdict(count, last, f"row {known.n} {what}")
     return Verdict(count, last)

@@ -17,9 +17,10 @@ from edge_face.backends import Backends
 from edge_face.board import Board
 from edge_face.bus import Bus, Wants
 from edge_face.cameras import Cameras
+from edge_face.caretaker import open_store
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
-from edge_face.database import StoreThread, lock_for_daemon
+from edge_face.database import StoreThread
 from edge_face.errors import StoreError
 from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
@@ -92,10 +93,9 @@ class Daemon:
         """Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
         config = self._config
         async with AsyncExitStack() as stack:
-            stack.enter_context(lock_for_daemon(Path(config.storage.path)))
             thread = StoreThread()
             stack.push_async_callback(thread.close)
-            store = await thread.run(Store, Path(config.storage.path), self._clock)
+            store, self._caretaker = await thread.run(open_store, config, self._clock, stack)
             stack.push_async_callback(thread.run, store.close)
             journal = await thread.run(Journal, store, self._clock)
             stack.push_async_callback(thread.run, journal.recover)
@@ -210,6 +210,7 @@ class Daemon:
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
                     ("unknowns", self._unknowns.run()),
+                    ("caretaker", self._caretaker.run()),
                 )
             ]
             if remote.match_url:
@@ -238,7 +239,7 @@ class Daemon:
         """`failed` means that no camera can make a decision."""
         states = [process.status.state for process in self._cameras.values()]
         working = sum(state == "ok" for state in states)
-        healthy = working == len(states) and self._publisher.healthy
+        healthy = working == len(states) and self._publisher.healthy and not self._caretaker.restored
         return Health(
             "failed" if not working else "ok" if healthy else "degraded",
             "synced" if self._clock_synced else "unsynced",
@@ -269,7 +270,7 @@ class Daemon:
                 }
                 for camera, process in self._cameras.items()
             ],
-            "storage": self._publisher.storage.payload(),
+            "storage": self._publisher.storage.payload() | self._caretaker.payload(),
             "unknowns": self._unknowns.status(),
             "board": self._board.vitals.payload(),
             "sinks": {

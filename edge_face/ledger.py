@@ -1,7 +1,7 @@
 """What must never come back: removals, blocks, erased faces and revoked tokens, in a file beside the database.
 
-A database may be replaced by an older one: by `edge-face restore`, by itself when the disk has damaged it, or by somebody
-who copies files. The ledger is not part of any backup, and is applied to whatever database is opened by the daemon.
+A database may be replaced by an older one: by `edge-face restore`, by itself when the disk has damaged it, or by
+somebody who copies files. The ledger is no part of any backup, and is applied to whatever database the daemon opens.
 An entry is on the disk before what it says is acknowledged, and, but for what lets somebody in again, before the
 database's own transaction ends. So after a crash in between, a removal that nobody was told of may still come true; one
 that somebody was told of always does.
@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from edge_face.erasure import erase_person
 from edge_face.errors import StoreError
+from edge_face.folders import sync_folder
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Ledger:
             finally:
                 os.close(descriptor)
             if not size:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except OSError as error:
             reason = _REASONS.get(error.errno or 0, "")
             raise StoreError(f"{self.path} cannot be written: {error.strerror}", reason=reason) from error
@@ -120,14 +121,14 @@ class Ledger:
 
 def apply(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
     """Make them true in a database, within the caller's transaction; returns how many things had to be changed."""
-    rules, gone = {}, {what: set[str]() for what in ERASES + ("token",)}
+    rules, gone = {}, {what: set[str]() for what in (*ERASES, "token")}
     for entry in entries:
         if entry.what == "rules":
             rules[entry.key] = entry  # the last one holds
         else:
             gone[entry.what].add(entry.key)
     changed = 0
-    query = 'SELECT id, created_at, blocked, valid_from, valid_until FROM people'
+    query = "SELECT id, created_at, blocked, valid_from, valid_until FROM people"
     for id, created_at, *current in db.execute(query).fetchall() if rules or gone["removed"] else ():
         key = person_key(id, created_at)
         if key in gone["removed"]:
@@ -168,11 +169,3 @@ def _parsed(line: bytes) -> Entry | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -166,6 +166,18 @@ class Storage:
         30.0, "Days for which an unknown visitor is kept after the last visit; 1,000 at most.", low=1, high=3650
     )
     retention: float = option(90.0, "Days for which events are kept; 0: for ever.", low=0, high=36500)
+    backups: str = option(
+        "auto",
+        "Folder of the daily backups, of which a week's are kept. auto: beside the database, named like it with "
+        ".backups; off: none.",
+    )
+
+    @property
+    def backups_folder(self) -> str:
+        """Empty: none."""
+        if self.backups.lower() == "auto":
+            return f"{self.path}.backups"
+        return "" if self.backups.lower() == "off" else self.backups
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from edge_face.events import Encoding, Person
 from edge_face.ledger import Entry, face_key, person_key
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, OutboxItem, Target
+from edge_face.oversight import OversightStore
 from edge_face.pages import Page, after_of, page_of, rows_for
 from edge_face.slugs import person_id
-from edge_face.visitors import VisitorStore
 
 __all__ = [
     "Backlog", "By", "Changes", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target",
@@ -69,7 +69,7 @@ class GalleryRows:
     """(n, 128): all templates."""
 
 
-class Store(VisitorStore):
+class Store(OversightStore):
     """All that outlives the process. Every change is on the disk before its method returns.
 
     Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises

@@ -14,8 +14,9 @@ from typing import Literal
 
 from edge_face import audit
 from edge_face.clock import Clock
-from edge_face.database import Database, sync_folder
+from edge_face.database import Database
 from edge_face.errors import NotFoundError, StoreError
+from edge_face.folders import sync_folder
 from edge_face.ledger import Entry, token_key
 
 Role = Literal["admin", "viewer"]
