@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,15 @@ class Restored:
         return {"backup": self.backup, "from": utc(self.created_at), "reason": self.reason}
 
 
-def restore(file: Path, database: Path, now: float, passphrase: str = "") -> Restored:
-    """Put a backup in the database's place. The caller holds `lock_for_daemon`.
+def restore(
+    file: Path, database: Path, now: float, passphrase: str = "", before: Callable[[], None] = lambda: None
+) -> Restored:
+    """Put a backup in the database's place; `before` is called when it is ready. The caller holds `lock_for_daemon`.
 
     Raises BackupError, StoreError, OSError; then everything is as it was.
     """
     with _ready(file, database, now, passphrase) as (copy, header):
+        before()
         _end_log(database)
         _take_place(copy, database)
     return Restored(str(file), header.created_at)

@@ -8,6 +8,7 @@ import getpass
 import secrets
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from edge_face import backup as backups
@@ -45,9 +46,9 @@ def restore(args: argparse.Namespace) -> int:
         passphrase = _read_file(args.passphrase_file) if args.passphrase_file else getpass.getpass("passphrase: ")
     try:
         with lock_for_daemon(database):
-            if there and storage.backups_folder:
-                _keep_present(database, Path(storage.backups_folder))
-            done = put_back(args.file, database, time.time(), passphrase)
+            keep = partial(_keep_present, database, Path(storage.backups_folder))
+            before = keep if there and storage.backups_folder else lambda: None
+            done = put_back(args.file, database, time.time(), passphrase, before)
     except (EdgeFaceError, OSError):
         if not there:
             with contextlib.suppress(OSError):
