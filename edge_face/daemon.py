@@ -25,6 +25,7 @@ from edge_face.errors import StoreError
 from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
+from edge_face.heat import Heat
 from edge_face.journal import Journal
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
@@ -82,6 +83,7 @@ class Daemon:
         self._dropped: dict[str, dict[str, int]] = {}
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
+        self._heat = Heat(self._clock, config.engine.max_temperature)
         self._backends = Backends.remembered()
         self._break_off: Callable[[Collection[str]], None] = lambda _known: None
         """Deliveries of people who are no longer enrolled; set when there is a publisher."""
@@ -206,6 +208,7 @@ class Daemon:
                     ("clock", self._watch_clock(store, thread)),
                     ("backlog", self._watch_backlog(store, journal, thread)),
                     ("board", self._board.watch()),
+                    ("heat", self._heat.watch(lambda: self._board.vitals.temperature_c, self._cameras.values)),
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
@@ -273,6 +276,7 @@ class Daemon:
             "storage": self._publisher.storage.payload() | self._caretaker.payload(),
             "unknowns": self._unknowns.status(),
             "board": self._board.vitals.payload(),
+            "heat": self._heat.payload(),
             "sinks": {
                 sink: {**status, "dropped": self._dropped.get(sink, {})}
                 for sink, status in self._publisher.status().items()
