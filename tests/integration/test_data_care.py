@@ -83,12 +83,13 @@ def test_backup_while_it_runs_and_restore_when_it_is_stopped(tmp_path: Path) -> 
 
 
 def test_a_damaged_database_is_replaced_and_that_is_said_loudly(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {"camera": {"source": "demo-clip-that-is-not-there.mp4"}})
+    clip = write_clip(tmp_path / "clip.avi", (astronaut(), 2))
+    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
     enrol(config, "Katya", "Zero")
     database, folder = tmp_path / "edge-face.db", tmp_path / "edge-face.db.backups"
     Backups(database, folder).make(time.time())
     with Daemon(config) as daemon:
-        daemon.wait_for("failed")
+        daemon.wait_for("ok", limit_s=60)
         assert daemon.get("/api/v1/status").json()["storage"]["backups"]["count"] == 1
         assert requests.delete(f"{daemon.url}/api/v1/people/katya", headers=daemon.auth, timeout=10).status_code == 200
         deadline = time.monotonic() + 20
@@ -103,10 +104,12 @@ def test_a_damaged_database_is_replaced_and_that_is_said_loudly(tmp_path: Path) 
     content[1024:20480] = b"\xaa" * (20480 - 1024)
     database.write_bytes(content)
     with Daemon(config) as daemon:
-        daemon.wait_for("failed")
+        daemon.wait_for("degraded", limit_s=60)
         assert "THE DATABASE WAS DAMAGED" in daemon.log
         assert daemon.get("/api/v1/status").json()["storage"]["restored"]["reason"]
         daemon.end()
+    with Daemon(config) as daemon:
+        daemon.wait_for("ok", limit_s=60)
     assert names(config) == ["Zero"]
 
 
