@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 import requests
 
 from edge_face import settings
@@ -20,6 +21,7 @@ from edge_face.clock import SystemClock
 from edge_face.store import Store
 from tests.support.clock import HandClock
 from tests.support.daemon import Daemon, edge_face, write_config
+from tests.support.photos import astronaut, jpeg
 
 FACE = np.full(128, 0.1, np.float32)
 
@@ -82,9 +84,13 @@ def test_backup_while_it_runs_and_restore_when_it_is_stopped(tmp_path: Path) -> 
     assert "row 2 was altered" in verified.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_database_is_replaced_and_that_is_said_loudly(tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "clip.avi", (astronaut(), 2))
-    config = write_config(tmp_path, {"camera": {"source": clip, "loop": "true"}})
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(2):
+        (pictures / f"{number}.jpg").write_bytes(jpeg(astronaut()))
+    config = write_config(tmp_path, {"camera": {"source": pictures, "loop": "true", "fps": 2}})
     enrol(config, "Katya", "Zero")
     database, folder = tmp_path / "edge-face.db", tmp_path / "edge-face.db.backups"
     Backups(database, folder).make(time.time())

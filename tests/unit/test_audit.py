@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -107,6 +108,16 @@ def test_a_forgery_is_found(store: Store, forger: sqlite3.Connection, forgery: s
     assert store.verify_audit() == audit.Verdict(20, audit.parse_head(store.audit_head()))
     forger.execute(forgery)
     assert store.verify_audit().problem == finding
+
+
+def test_a_row_with_a_hash_of_its_own_does_not_fit_the_next(store: Store, forger: sqlite3.Connection) -> None:
+    """A forger who knows how hashes are made, and does not make all of the later ones anew."""
+    before, at, what = forger.execute(
+        "SELECT (SELECT hash FROM audit WHERE n = 6), at, what FROM audit WHERE n = 7"
+    ).fetchone()
+    hash = hashlib.sha256(before + json.dumps([7, at, what, "{}"]).encode()).digest()
+    forger.execute("UPDATE audit SET data = '{}', hash = ? WHERE n = 7", (hash,))
+    assert store.verify_audit().problem == "row 8 was altered"
 
 
 def test_a_head_of_earlier_shows_what_the_chain_alone_cannot(store: Store, forger: sqlite3.Connection) -> None:
