@@ -168,8 +168,11 @@ class Limiter:
     this rate would lose every frame that comes a little early."""
 
     def __init__(self, fps: float) -> None:
-        self._interval = 1 / fps if fps > 0 else 0.0
+        self.change(fps)
         self.due = float("-inf")
+
+    def change(self, fps: float) -> None:
+        self._interval = 1 / fps if fps > 0 else 0.0
 
     def taken(self, now: float) -> None:
         self.due = max(self.due + self._interval, now + self._interval / 2)
@@ -212,6 +215,10 @@ class CameraThread:
         self._live = False
         self._changes = Changes(frozen_s)
         self._reopen_s = _REOPEN_S[0]
+
+    def limit(self, fps: float) -> None:
+        """From now on: at most so many frames a second, 0: any number."""
+        self._limiter.change(fps)
 
     def start(self) -> None:
         self._thread.start()

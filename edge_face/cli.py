@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_face import __version__, export, threads
+from edge_face.audit import Head, parse_head
 from edge_face.errors import ConfigError, EdgeFaceError, RequestError
 from edge_face.queries import day_of, parse_time
 
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _add_running(add)
     _add_people(add)
     _add_records(add)
+    _add_data(add)
     return top
 
 
@@ -93,6 +95,34 @@ def _add_running(add: _Add) -> None:
     sub.add_argument("--json", action="store_true", help="one object with files and backends")
     sub = add("config", "print the configuration, secrets masked", "config:config", "edge-face config --defaults")
     sub.add_argument("--defaults", action="store_true", help="print a commented file with every key at its default")
+
+
+def _add_data(add: _Add) -> None:
+    sub = add(
+        "backup",
+        "copy the database into a file, also while it is in use",
+        "backup:backup",
+        "edge-face backup gate.backup",
+    )
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("--encrypt", action="store_true", help="ask for a passphrase, and encrypt with it")
+    sub.add_argument("--passphrase-file", type=Path, metavar="F", help="encrypt with the first line of this file")
+    sub = add(
+        "restore",
+        "put a backup in the database's place; the daemon must be stopped",
+        "backup:restore",
+        "edge-face restore gate.backup",
+    )
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("--passphrase-file", type=Path, metavar="F", help="its first line is the passphrase")
+    sub = add("audit", "list or verify what was decided and changed", "audit:audit", "edge-face audit --verify")
+    sub.add_argument("--verify", action="store_true", help="prove that nothing was altered, cut out or cut off")
+    sub.add_argument("--head", type=_head, metavar="N:HASH", help="what an earlier --verify printed must be in it")
+    sub.add_argument(
+        "--since", type=_time, metavar="T", help="from then on: 2026-01-31, 2026-01-31T08:00, Unix seconds"
+    )
+    sub.add_argument("--until", type=_time, metavar="T", help="before this time")
+    sub.add_argument("--json", action="store_true", help="one object per row and line")
 
 
 def _add_people(add: _Add) -> None:
@@ -124,6 +154,13 @@ def _time(text: str) -> float | None:
         return parse_time(text, "a time")
     except RequestError as error:
         raise argparse.ArgumentTypeError(error.message) from None
+
+
+def _head(text: str) -> Head:
+    try:
+        return parse_head(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected N:HASH, as edge-face audit --verify prints it") from None
 
 
 def _day(text: str) -> str:

@@ -259,7 +259,11 @@ def _resolve(config: Config, file: Path | None) -> Config:
         file=str(file.resolve()) if file else "",
         node=dataclasses.replace(config.node, id=config.node.id or socket.gethostname()),
         engine=dataclasses.replace(config.engine, yunet_model=absolute(yunet_model)),
-        storage=dataclasses.replace(config.storage, path=absolute(config.storage.path)),
+        storage=dataclasses.replace(
+            config.storage,
+            path=absolute(config.storage.path),
+            backups=absolute(config.storage.backups_folder) or "off",
+        ),
         api=dataclasses.replace(config.api, cert=absolute(config.api.cert), key=absolute(config.api.key)),
         mqtt=dataclasses.replace(
             config.mqtt, ca=absolute(config.mqtt.ca), cert=absolute(config.mqtt.cert), key=absolute(config.mqtt.key)

@@ -17,13 +17,15 @@ from edge_face.backends import Backends
 from edge_face.board import Board
 from edge_face.bus import Bus, Wants
 from edge_face.cameras import Cameras
+from edge_face.caretaker import open_store
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
 from edge_face.config import mask_url
-from edge_face.database import StoreThread, lock_for_daemon
+from edge_face.database import StoreThread
 from edge_face.errors import StoreError
 from edge_face.events import Event, FrameView, InView, State
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
+from edge_face.heat import Heat
 from edge_face.journal import Journal
 from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
@@ -81,6 +83,7 @@ class Daemon:
         self._dropped: dict[str, dict[str, int]] = {}
         self._gates: dict[str, Gate] = {}
         self._cameras: dict[str, CameraProcess] = {}
+        self._heat = Heat(self._clock, config.engine.max_temperature)
         self._backends = Backends.remembered()
         self._break_off: Callable[[Collection[str]], None] = lambda _known: None
         """Deliveries of people who are no longer enrolled; set when there is a publisher."""
@@ -92,10 +95,9 @@ class Daemon:
         """Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
         config = self._config
         async with AsyncExitStack() as stack:
-            stack.enter_context(lock_for_daemon(Path(config.storage.path)))
             thread = StoreThread()
             stack.push_async_callback(thread.close)
-            store = await thread.run(Store, Path(config.storage.path), self._clock)
+            store, self._caretaker = await thread.run(open_store, config, self._clock, stack)
             stack.push_async_callback(thread.run, store.close)
             journal = await thread.run(Journal, store, self._clock)
             stack.push_async_callback(thread.run, journal.recover)
@@ -206,10 +208,12 @@ class Daemon:
                     ("clock", self._watch_clock(store, thread)),
                     ("backlog", self._watch_backlog(store, journal, thread)),
                     ("board", self._board.watch()),
+                    ("heat", self._heat.watch(lambda: self._board.vitals.temperature_c, self._cameras.values)),
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
                     ("unknowns", self._unknowns.run()),
+                    ("caretaker", self._caretaker.run()),
                 )
             ]
             if remote.match_url:
@@ -238,7 +242,7 @@ class Daemon:
         """`failed` means that no camera can make a decision."""
         states = [process.status.state for process in self._cameras.values()]
         working = sum(state == "ok" for state in states)
-        healthy = working == len(states) and self._publisher.healthy
+        healthy = working == len(states) and self._publisher.healthy and not self._caretaker.restored
         return Health(
             "failed" if not working else "ok" if healthy else "degraded",
             "synced" if self._clock_synced else "unsynced",
@@ -269,9 +273,10 @@ class Daemon:
                 }
                 for camera, process in self._cameras.items()
             ],
-            "storage": self._publisher.storage.payload(),
+            "storage": self._publisher.storage.payload() | self._caretaker.payload(),
             "unknowns": self._unknowns.status(),
             "board": self._board.vitals.payload(),
+            "heat": self._heat.payload(),
             "sinks": {
                 sink: {**status, "dropped": self._dropped.get(sink, {})}
                 for sink, status in self._publisher.status().items()

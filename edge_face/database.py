@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal, ParamSpec, TypeVar
 
 from edge_face.errors import StoreError
+from edge_face.folders import sync_folder
+from edge_face.ledger import Ledger
 from edge_face.migrations import UnsuitableDatabase, check, migrate
 
+DAMAGED = "the database is damaged"
 BUSY_TIMEOUT_S = 5.0
 """How long one process waits for another's write."""
 SCRUB_WAIT_S = 1.0
@@ -42,6 +45,7 @@ class Database:
         self._limited = False
         self._reopen_at = 0.0
         self._unscrubbed = False
+        self.ledger = Ledger(path)
         with self._errors():
             _create_private(path)
             self._opened = path.stat()
@@ -154,7 +158,7 @@ class Database:
         with self.reading() as db:
             problems = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
         if problems:
-            raise StoreError(f"The database {self.path} is damaged: {'; '.join(problems)}")
+            raise StoreError(f"The database {self.path} is damaged: {'; '.join(problems)}", reason=DAMAGED)
 
     def secret(self, name: str) -> bytes:
         """32 random bytes, made once and kept, as the key of pseudonyms and signatures."""
@@ -244,7 +248,8 @@ _REASONS = {
     sqlite3.SQLITE_IOERR: "the disk cannot be written or read",
     sqlite3.SQLITE_CANTOPEN: "the disk cannot be written or read",
     sqlite3.SQLITE_BUSY: "another program is writing to the database",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
 }
 
 
@@ -291,32 +296,28 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
             time.sleep(0.02)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a new or renamed file's directory entry durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def lock_for_daemon(path: Path) -> BinaryIO:
     """Make sure that only one daemon works with this database: two would decide everything twice.
 
     Commands need no lock. Holds until the returned file is closed, or the process ends. Raises StoreError. It is the
     database itself that is locked (flock, which SQLite does not use), so this needs no room on the disk.
     """
-    _create_private(path)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise StoreError(f"The database {path} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise StoreError(f"Another edge-face daemon is already running with the database {path}.") from None
-    return file
+    while True:
+        _create_private(path)
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise StoreError(f"The database {path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+            file.close()  # a backup was restored in between
+        except FileNotFoundError:
+            file.close()
+        except OSError:
+            file.close()
+            raise StoreError(f"Another edge-face daemon is already running with the database {path}.") from None
 
 
 class StoreThread:

@@ -66,6 +66,13 @@ class PauseWork:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowDown:
+    """Which share of the usual frame rate is judged."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """Tracks that need no further look, so that they are encoded only now and then. Replaces what was said before."""
 
@@ -168,7 +175,7 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | Settled | Photo | Draw
+ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | SlowDown | Settled | Photo | Draw
 FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult | Drawn
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+from edge_face.erasure import id_digest
+
 APPLICATION_ID = 0x0EDFACE1
 """Marks the file as ours (SQLite header, `PRAGMA application_id`), so that nobody else's database is ever altered."""
 
@@ -186,6 +188,29 @@ MIGRATIONS: tuple[str, ...] = (
         jpeg BLOB NOT NULL
     ) STRICT;
     """,
+    # 8: whoever was removed is not named any more: neither in events, nor by the ids that are not given again
+    """
+    DELETE FROM attendance WHERE person_id IN (SELECT id FROM retired_ids);
+    UPDATE events SET person_id = NULL, name = NULL,
+        payload = json_set(payload, '$.person_id', NULL, '$.name', NULL, '$.external_id', NULL)
+        WHERE person_id IN (SELECT id FROM retired_ids);
+    UPDATE retired_ids SET id = id_digest(id);
+    """,
+    # 9: the audit: each row's hash covers the one before; the base is the last row that was given up
+    """
+    CREATE TABLE audit (
+        n INTEGER PRIMARY KEY,
+        at REAL NOT NULL, -- Unix seconds
+        what TEXT NOT NULL,
+        data TEXT NOT NULL, -- a JSON object
+        hash BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE audit_base (n INTEGER NOT NULL, hash BLOB NOT NULL) STRICT;
+    INSERT INTO audit_base VALUES (0, zeroblob(32));
+    CREATE TRIGGER audit_stands BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit is append-only'); END;
+    CREATE TRIGGER audit_stays BEFORE DELETE ON audit WHEN OLD.n > (SELECT n FROM audit_base)
+        BEGIN SELECT raise(ABORT, 'the audit is append-only'); END;
+    """,
 )
 
 
@@ -212,6 +237,7 @@ def check(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the schema up to date, each step in a transaction of its own. Needs `isolation_level=None`."""
+    connection.create_function("id_digest", 1, id_digest, deterministic=True)
     while check(connection, migrations) < len(migrations):
         connection.execute("BEGIN IMMEDIATE")
         try:

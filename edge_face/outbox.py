@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
+from edge_face import audit
 from edge_face.clock import Clock, boot_id
 from edge_face.database import BUSY_TIMEOUT_S, Database
+from edge_face.erasure import erase_history, id_digest
 from edge_face.events import Event
 from edge_face.pages import Filters, Page, Table, read_page
 
@@ -97,7 +99,7 @@ class EventStore(Database):
 
     def _insert(self, db: sqlite3.Connection, held: HeldEvent) -> None:
         event, body = held.event, held.event.payload()
-        barred = self._bar(db, event) is not None
+        bar = self._bar(db, event)
         db.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -113,14 +115,18 @@ class EventStore(Database):
                 event.clock_synced,
             ),
         )
+        decision = {"seq": event.seq, "camera": event.camera, "status": event.status, "reason": event.reason}
+        audit.note(db, self._clock.wall(), "decision", decision | audit.person(db, event.person_id))
         for target, deadline in held.targets.items():
-            if deadline is not None and barred:
+            if deadline is not None and bar:
                 continue
             db.execute(
                 "INSERT INTO outbox (target, seq, boot_id, deadline) VALUES (?, ?, ?, ?)",
                 (target, event.seq, self._boot, deadline),
             )
             self._bound(db, target)
+        if bar == "removed" and event.person_id:
+            erase_history(db, event.person_id)
 
     def last_seq(self) -> int:
         """The last number that was given, as far as the database knows."""
@@ -150,6 +156,7 @@ class EventStore(Database):
             if note:
                 values = (note.first_seq, note.last_seq, note.since, note.until, note.reason)
                 db.execute("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", values)
+                audit.note(db, self._clock.wall(), "missed", {"first_seq": note.first_seq, "last_seq": note.last_seq})
             db.executemany("DELETE FROM outbox WHERE target = ? AND seq = ?", settled)
             for late in held:
                 self._insert(db, late)
@@ -171,7 +178,7 @@ class EventStore(Database):
             return self._bar(db, event)
 
     def _bar(self, db: sqlite3.Connection, event: Event) -> str | None:
-        if db.execute("SELECT 1 FROM retired_ids WHERE id = ?", (event.person_id,)).fetchone():
+        if db.execute("SELECT 1 FROM retired_ids WHERE id = ?", (id_digest(event.person_id or ""),)).fetchone():
             return "removed"
         # Who was in time when it was decided, which is later than the event's own date and earlier than now, stays so.
         query = (
@@ -201,7 +208,7 @@ class EventStore(Database):
         with self.reading() as db:
             return db.execute(
                 "SELECT camera, person_id, max(decided) FROM events WHERE status = 'PASS' AND boot_id = ? "
-                "AND decided > ? GROUP BY camera, person_id",
+                "AND decided > ? AND person_id IS NOT NULL GROUP BY camera, person_id",
                 (self._boot, self._clock.monotonic() - span_s),
             ).fetchall()
 

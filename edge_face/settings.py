@@ -125,6 +125,13 @@ class Engine:
         "YuNet's model file, which scripts/get-yunet fetches; a relative path starts at this file's folder. Empty: "
         f"models/{YUNET_FILE} there, if it exists.",
     )
+    max_temperature: float = option(
+        75.0,
+        "Degrees Celsius of the processor from which on fewer frames are judged; most boards slow down at 80 to 85. "
+        "0: never.",
+        low=0,
+        high=150,
+    )
     threads: int = option(0, "Threads for image work in each camera's process; 0: half of the cores.", low=0, high=64)
     min_face: int = option(
         80, "Smallest face in pixels of the full frame; smaller ones are not seen.", low=20, high=4000
@@ -166,6 +173,18 @@ class Storage:
         30.0, "Days for which an unknown visitor is kept after the last visit; 1,000 at most.", low=1, high=3650
     )
     retention: float = option(90.0, "Days for which events are kept; 0: for ever.", low=0, high=36500)
+    backups: str = option(
+        "auto",
+        "Folder of the daily backups, of which a week's are kept. auto: beside the database, named like it with "
+        ".backups; off: none.",
+    )
+
+    @property
+    def backups_folder(self) -> str:
+        """Empty: none."""
+        if self.backups.lower() == "auto":
+            return f"{self.path}.backups"
+        return "" if self.backups.lower() == "off" else self.backups
 
 
 @dataclass(frozen=True, slots=True)

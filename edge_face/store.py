@@ -12,16 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
+from edge_face import audit
 from edge_face.access import is_allowed
 from edge_face.blobs import from_blobs, to_blob
 from edge_face.database import StoreThread
+from edge_face.erasure import erase_person, id_digest
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
+from edge_face.ledger import Entry, face_key, person_key
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, OutboxItem, Target
+from edge_face.oversight import OversightStore
 from edge_face.pages import Page, after_of, page_of, rows_for
 from edge_face.slugs import person_id
-from edge_face.visitors import VisitorStore
 
 __all__ = [
     "Backlog", "By", "Changes", "EnrolledFace", "GalleryRows", "OutboxItem", "Page", "Store", "StoreThread", "Target",
@@ -66,7 +69,7 @@ class GalleryRows:
     """(n, 128): all templates."""
 
 
-class Store(VisitorStore):
+class Store(OversightStore):
     """All that outlives the process. Every change is on the disk before its method returns.
 
     Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises
@@ -124,6 +127,7 @@ class Store(VisitorStore):
                 if external_id is not None and external_id != person.external_id:
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
             _insert_templates(db, owner, blobs, thumbnails, now)
+            self._note(db, "enrolled", owner, faces=len(blobs))
             return _get(db, owner, "id")
 
     def add_student(self, name: str, external_id: str | None, data: Mapping[str, Any]) -> Person:
@@ -147,6 +151,7 @@ class Store(VisitorStore):
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
             text = json.dumps(data, ensure_ascii=False, allow_nan=False)
             db.execute("INSERT OR REPLACE INTO person_data VALUES (?, ?)", (owner, text))
+            self._note(db, "student", owner)
             return _get(db, owner, "id")
 
     def student_data(self, person_id: str) -> dict[str, Any]:
@@ -164,6 +169,7 @@ class Store(VisitorStore):
         with self.writing() as db:
             person = _get(db, person_id, "id")
             _insert_templates(db, person.id, blobs, thumbnails, self._clock.wall())
+            self._note(db, "enrolled", person.id, faces=len(blobs))
             return _get(db, person.id, "id")
 
     def update_person(self, key: str, changes: Changes, by: By = "any") -> Person:
@@ -177,23 +183,36 @@ class Store(VisitorStore):
             if values:
                 assigned = ", ".join(f'"{column}" = :{column}' for column in values)  # the columns are our own
                 db.execute(f"UPDATE people SET {assigned} WHERE id = :id", values | {"id": person.id})  # noqa: S608
+                self._note(db, "changed", person.id, keys=sorted(values))
             changed = _get(db, person.id, "id")
             if not is_allowed(changed, self._clock.wall()):
                 self.recall_live(db, person.id, "blocked", "PASS")
-            return changed
+            if changed.blocked and values:
+                self.ledger.write(_rules(changed))
+        if values and not changed.blocked:
+            # What lets somebody in is noted when it is sure, and as it then is: another block may have come meanwhile.
+            with self.writing() as db:
+                if (current := _find(db, person.id, "id")) is not None:
+                    self.ledger.write(_rules(current))
+        return changed
 
     def remove(self, key: str, by: By = "any") -> Person:
-        """Erase a person and their templates; returns who it was. The id is never given to anybody again.
+        """Erase a person, their templates and their name in history; returns who it was.
 
-        Raises NotFoundError; ConflictError where `any` means two people.
+        The id is never given to anybody again. Backups are another matter (backups.py). Raises NotFoundError;
+        ConflictError where `any` means two people.
         """
         with self.writing() as db:
             person = _get(db, key, by)
-            db.execute("DELETE FROM people WHERE id = ?", (person.id,))  # and by cascade the templates
-            db.execute("INSERT INTO retired_ids VALUES (?)", (person.id,))
             self.recall_live(db, person.id, "removed")
+            self._note(db, "removed", person.id)
+            erase_person(db, person.id)
+            self.ledger.write(Entry("removed", person_key(person.id, person.created_at)))
         self.scrub_log()
         return person
+
+    def _note(self, db: sqlite3.Connection, what: str, person_id: str, **data: Any) -> None:
+        audit.note(db, self._clock.wall(), what, audit.person(db, person_id) | data)
 
     def person_with_faces(self, person_id: str) -> tuple[Person, list[EnrolledFace]]:
         """A person and the enrolled faces, oldest first. Raises NotFoundError."""
@@ -229,10 +248,13 @@ class Store(VisitorStore):
         """
         with self.writing() as db:
             person = _get(db, person_id, "id")
-            found = db.execute("DELETE FROM templates WHERE id = ? AND person_id = ?", (face_id, person.id)).rowcount
+            delete = "DELETE FROM templates WHERE id = ? AND person_id = ? RETURNING encoding"
+            found = db.execute(delete, (face_id, person.id)).fetchall()
             if not found:
                 raise NotFoundError(f"{person.name} has no face {face_id}")
             self.recall_live(db, person.id, "removed", "PASS")
+            self._note(db, "face removed", person.id, face=face_id)
+            self.ledger.write(Entry("face", face_key(found[0][0])))
             person = _get(db, person.id, "id")
         self.scrub_log()
         return person
@@ -245,7 +267,9 @@ class Store(VisitorStore):
     def set_paused(self, camera: str, paused: bool) -> None:
         change = "INSERT OR IGNORE INTO paused_cameras VALUES (?)"
         with self.writing() as db:
-            db.execute(change if paused else "DELETE FROM paused_cameras WHERE camera = ?", (camera,))
+            done = db.execute(change if paused else "DELETE FROM paused_cameras WHERE camera = ?", (camera,)).rowcount
+            if done:
+                audit.note(db, self._clock.wall(), "paused" if paused else "resumed", {"camera": camera})
 
     def gallery_revision(self) -> int:
         """Grows with every change of people or templates, by whichever process; cheap enough to ask every second."""
@@ -280,6 +304,11 @@ class EnrolledFace:
 
 def _person(row: Sequence[Any]) -> Person:
     return Person(*(*row[:-1], bool(row[-1])))
+
+
+def _rules(person: Person) -> Entry:
+    key = person_key(person.id, person.created_at)
+    return Entry("rules", key, person.blocked, person.valid_from, person.valid_until)
 
 
 def _changed(db: sqlite3.Connection, person: Person, changes: Changes) -> dict[str, Any]:
@@ -354,8 +383,8 @@ def _refuse_taken(db: sqlite3.Connection, external_id: str, person: Person | Non
 
 def _is_taken(db: sqlite3.Connection, candidate: str) -> bool:
     """Whether an id was ever given; or is somebody else's name, which would make `remove` ambiguous."""
-    query = "SELECT 1 FROM people WHERE id = :id OR name = :id UNION ALL SELECT 1 FROM retired_ids WHERE id = :id"
-    return db.execute(query, {"id": candidate}).fetchone() is not None
+    query = "SELECT 1 FROM people WHERE id = :id OR name = :id UNION ALL SELECT 1 FROM retired_ids WHERE id = :digest"
+    return db.execute(query, {"id": candidate, "digest": id_digest(candidate)}).fetchone() is not None
 
 
 def _revision(db: sqlite3.Connection) -> int:

@@ -87,6 +87,7 @@ class CameraProcess:
         self._refused: tuple[tuple[str, str], ...] = ()
         self._child: Child | None = None
         self._want_jpeg = False
+        self._share = 1.0
         self._paused = False
         self._settled: tuple[int, ...] = ()
         self._next_track = 1
@@ -149,6 +150,12 @@ class CameraProcess:
         if self._child:
             self._child.send(messages.PauseWork(paused))
 
+    def slow_down(self, share: float) -> None:
+        """To this share of the usual frame rate."""
+        self._share = share
+        if self._child:
+            self._child.send(messages.SlowDown(share))
+
     def settled(self, tracks: Collection[int]) -> None:
         self._settled = tuple(sorted(tracks))
         if self._child:
@@ -189,6 +196,7 @@ class CameraProcess:
             try:
                 child.send(messages.WantJpeg(self._want_jpeg))
                 child.send(messages.PauseWork(self._paused))
+                child.send(messages.SlowDown(self._share))
                 child.send(Settled(self._settled))
                 while self.status.state != "ended":
                     self._take(await self._next(child))

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge_face import audit
 from edge_face.clock import Clock
-from edge_face.database import Database, sync_folder
+from edge_face.database import Database
 from edge_face.errors import NotFoundError, StoreError
+from edge_face.folders import sync_folder
+from edge_face.ledger import Entry, token_key
 
 Role = Literal["admin", "viewer"]
 
@@ -86,8 +89,17 @@ class Tokens:
     def revoke(self, token_id: int) -> None:
         """End a token at once. Raises NotFoundError."""
         with self._database.writing() as db:
-            if not db.execute("DELETE FROM tokens WHERE id = ?", (token_id,)).rowcount:
+            if not self._delete(db, "id = ?", token_id):
                 raise NotFoundError(f"There is no token {token_id}")
+
+    def _delete(self, db: sqlite3.Connection, which: str, *values: object) -> int:
+        """For ever, also where an older database is restored; returns how many there were."""
+        deleted = db.execute(f"DELETE FROM tokens WHERE {which} RETURNING id, hash", values).fetchall()  # noqa: S608  # ours
+        for number, _ in deleted:
+            audit.note(db, self._clock.wall(), "token revoked", {"token": number})
+        if deleted:
+            self._database.ledger.write(*(Entry("token", token_key(hash)) for _, hash in deleted))
+        return len(deleted)
 
     def role_of(self, token: str) -> Role | None:
         """What this token allows; None: nothing."""
@@ -101,10 +113,11 @@ class Tokens:
             (digest(token), role, label, self._clock.wall(), in_file),
         )
         assert cursor.lastrowid is not None
+        audit.note(db, self._clock.wall(), "token made", {"token": cursor.lastrowid, "role": role})
         return cursor.lastrowid, token
 
     def _new_in_file(self, db: sqlite3.Connection, file: Path) -> str:
-        db.execute("DELETE FROM tokens WHERE in_file")
+        self._delete(db, "in_file")
         _, token = self._insert(db, "admin", "first admin", in_file=True)
         # Before the commit: a file that cannot be written leaves the old token in force. A crash between the two
         # leaves a file whose token is unknown, which the next start replaces.

@@ -19,6 +19,7 @@ from edge_face.attendance import AttendanceStore
 from edge_face.blobs import from_blobs, to_blob
 from edge_face.errors import NotFoundError
 from edge_face.events import Encoding
+from edge_face.ledger import Entry
 from edge_face.names import key_text
 from edge_face.pages import Page, after_of, page_of, rows_for
 
@@ -151,12 +152,17 @@ class VisitorStore(AttendanceStore):
         return visitor
 
     def erase_visitors(self, ids: Sequence[str]) -> int:
-        """Forget them wholly; returns how many there were."""
+        """Forget them wholly, and for ever; returns how many there were."""
+        return self._erase([key_text(id) for id in ids], for_ever=True)
+
+    def _erase(self, ids: Sequence[str], *, for_ever: bool) -> int:
         with self.writing() as db:
             erased = db.execute(
                 "DELETE FROM unknowns WHERE id IN (SELECT value FROM json_each(?))",
-                (json.dumps([key_text(id) for id in ids]),),
+                (json.dumps(ids),),
             ).rowcount
+            if erased and for_ever:
+                self.ledger.write(*(Entry("visitor", id) for id in ids))
         if erased:
             self.scrub_log()
         return erased
@@ -176,7 +182,7 @@ class VisitorStore(AttendanceStore):
         query = f"SELECT id FROM unknowns WHERE {old} OR {undated} ORDER BY clock_synced, latest LIMIT :batch"  # noqa: S608  # constants
         with self.reading() as db:
             ids = [row[0] for row in db.execute(query, {"before": before, "batch": batch})]
-        return self.erase_visitors(ids) if ids else 0
+        return self._erase(ids, for_ever=False) if ids else 0
 
     def date_events(self) -> int:
         dated = super().date_events()

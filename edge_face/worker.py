@@ -35,6 +35,7 @@ from edge_face.messages import (
     PhotoResult,
     Ready,
     Settled,
+    SlowDown,
     SourceState,
     Trying,
     WantJpeg,
@@ -47,6 +48,8 @@ _log = logging.getLogger("edge_face.worker")
 
 STATE_EVERY_S = 0.5
 """How often a camera's child tells its state, with or without frames."""
+UNBOUNDED_FPS = 20.0
+"""What a share is taken of where frames are not bounded."""
 PICTURE_QUALITY = 95
 SMALL_PX, SMALL_QUALITY = 480, 70
 """A small picture's longer side; about 20 KB, so that it fits into a webhook's body."""
@@ -86,9 +89,11 @@ class CameraLoop:
         )
         self._channel.send(_ready(loaded))
         _mute_libraries()
-        threading.Thread(target=self._listen, daemon=True).start()
         source = job.source
-        thread = CameraThread(lambda: open_source(source, self._clock), self._clock, source.fps, source.frozen)
+        thread = self._camera = CameraThread(
+            lambda: open_source(source, self._clock), self._clock, source.fps, source.frozen
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
         thread.start()
         epoch = scene = 0
         while True:
@@ -167,6 +172,9 @@ class CameraLoop:
                     (self._want_small if message.small else self._want_picture).set()
                 elif isinstance(message, PauseWork):
                     (self._paused.set if message.paused else self._paused.clear)()
+                elif isinstance(message, SlowDown):
+                    usual = self._job.source.fps
+                    self._camera.limit(usual if message.share == 1 else (usual or UNBOUNDED_FPS) * message.share)
                 elif isinstance(message, Settled):
                     self._engine.settled(message.tracks)
         os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_face import config, zips
+from edge_face.backups import Backups
 from edge_face.commands.session import open_people, open_store
 from edge_face.errors import EdgeFaceError, ImageError, RequestError
 from edge_face.events import Person
@@ -151,12 +152,15 @@ def _rules(person: Person) -> list[str]:
 
 
 def remove(args: argparse.Namespace) -> int:
-    store = open_store(config.load(args.config))
+    configured = config.load(args.config)
+    store = open_store(configured)
     try:
         person = store.remove(args.person)
     finally:
         store.close()
     print(f"removed {person.name} (id {person.id})")
+    if configured.storage.backups_folder:
+        Backups(store.path, Path(configured.storage.backups_folder)).scrub()
     return 0
 
 

@@ -51,7 +51,7 @@ def _demo_config(configured: settings.Config, folder: Path) -> settings.Config:
         configured,
         node=settings.Node(id="demo"),
         cameras={"front": settings.Camera(source="demo")},
-        storage=settings.Storage(path=str(folder / "demo.db")),
+        storage=settings.Storage(path=str(folder / "demo.db"), backups="off"),
         webhooks={},
         remote=settings.Remote(),
         attendance=settings.Attendance(),

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
-from edge_face.database import sync_folder
 from edge_face.events import Event, State
+from edge_face.folders import sync_folder
 from edge_face.publish import RetryLater
 
 HEADER = ("Name", "Timestamp")
@@ -85,6 +85,8 @@ class CsvSink:
 
     async def deliver(self, payload: Mapping[str, Any], deadline: float | None, late: bool) -> None:  # noqa: ARG002
         name = payload["name"] if payload["status"] == "PASS" else UNKNOWN
+        if name is None:
+            return  # erased since
         try:
             await asyncio.to_thread(self._file.append, name, payload["timestamp"], once=self._after_start)
         except OSError as error:

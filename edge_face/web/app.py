@@ -60,7 +60,7 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
     exports = Exports(services.thread)
     parts: tuple[Part, ...] = (
         StatusApi(services),
-        LoginApi(guard),
+        LoginApi(guard, services),
         PeopleApi(work),
         UnknownsApi(services.unknowns, services.people, keep_faces=config.storage.keep_faces),
         CamerasApi(services.cameras, work, config.decision.max_age),

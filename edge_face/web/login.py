@@ -8,19 +8,22 @@ import hashlib
 import html
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from edge_face.errors import EdgeFaceError, RequestError
+from edge_face.errors import EdgeFaceError, RequestError, StoreError
 from edge_face.web import schema
 from edge_face.web.auth import Guard
 from edge_face.web.forms import read_form
 from edge_face.web.replies import Refusal, refusal, reply
-from edge_face.web.services import TOKEN, Route
+from edge_face.web.services import TOKEN, Route, Services
 from edge_face.web.sessions import LIFE_S, clear_cookie, set_cookie
 from edge_face.web.spec import JSON, Spec, body_of, query_of, texts_of
+
+P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +76,9 @@ _HEADERS = {
 
 
 class LoginApi:
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, services: Services) -> None:
         self._guard = guard
+        self._services = services
 
     def routes(self) -> list[Route]:
         return [
@@ -96,17 +100,26 @@ class LoginApi:
             answer = refusal(error, request)
             if answer.status == 401:  # not 429, of which there may be any number
                 _log.warning("a login from %s failed: %s", request.remote, answer.message)
+                await self._account(self._services.store.note_failed_login, request.remote or "")
             if request.content_type == JSON or "text/html" not in request.headers.get("Accept", ""):
                 raise answer from None
             # A person at the form: the same page again, with the reason in words.
             return _lead_to(f"{PATH}?{urlencode({'error': answer.code, 'next': local_path(said.next)})}")
         _log.info("a login from %s with %s token", request.remote, "an admin's" if role == "admin" else "a viewer's")
+        await self._account(self._services.store.note_login, request.remote or "", role)
         if request.content_type == JSON:
             response = reply(schema.LoggedIn(role, LIFE_S))
         else:
             response = _lead_to(local_path(said.next))
         set_cookie(response, session, secure=request.secure)
         return response
+
+    async def _account(self, note: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Into the audit. A disk that fails is no reason to keep an administrator out."""
+        try:
+            await self._services.thread.run(note, *args, **kwargs)
+        except StoreError as error:
+            _log.error("a login could not be written down: %s", error)
 
     async def log_out(self, request: web.Request) -> web.Response:
         """Whoever came with a token and no session has none to end, and hears the same."""

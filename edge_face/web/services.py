@@ -61,7 +61,14 @@ class Students(Protocol):
     def mark_attendance(self, person: Person, *, clock_synced: bool) -> None: ...
 
 
-class Records(Lists, Students, Protocol):
+class Accounts(Protocol):
+    """Who came in; on the store's thread. Raises StoreError."""
+
+    def note_login(self, address: str, role: str) -> None: ...
+    def note_failed_login(self, address: str) -> None: ...
+
+
+class Records(Lists, Students, Accounts, Protocol):
     """All that the store is asked for here."""
 
 
