@@ -191,14 +191,14 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "[camera] source: the demo stands alone, without other cameras"
     for id, camera in config.cameras.items():
         if not camera.source:
-            yield f"{_heading('camera', id)} source: empty"
+            yield f"{heading('camera', id)} source: empty"
         try:
             size = camera.wanted_size
         except ValueError as error:
-            yield f"{_heading('camera', id)} size: {error}"
+            yield f"{heading('camera', id)} size: {error}"
             continue
         if camera.source.startswith("exec:") and camera.format not in ("auto", "mjpeg") and not size:
-            yield f"{_heading('camera', id)} size: raw pictures do not say it, so it has to be set"
+            yield f"{heading('camera', id)} size: raw pictures do not say it, so it has to be set"
     if config.remote.match_url and not _is_http(config.remote.match_url):
         yield "[remote] match_url: expected an http:// or https:// address"
     try:
@@ -208,9 +208,9 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for id, hook in config.webhooks.items():
         for name in hook.cameras:
             if name not in config.cameras:
-                yield f"{_heading('webhook', id)} cameras: no such camera: {name}{_near(name, config.cameras)}"
+                yield f"{heading('webhook', id)} cameras: no such camera: {name}{_near(name, config.cameras)}"
         if not _is_http(hook.url):
-            yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
+            yield f"{heading('webhook', id)} url: expected an http:// or https:// address"
         for key, text, read in (
             ("secret", hook.secret, signing_key),
             ("old_secret", hook.old_secret, signing_key),
@@ -219,10 +219,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             try:
                 read(text)
             except ValueError as error:
-                yield f"{_heading('webhook', id)} {key}: {error}"
+                yield f"{heading('webhook', id)} {key}: {error}"
 
 
-def _heading(name: str, id: str) -> str:
+def heading(name: str, id: str) -> str:
     """Where the user has to look: the plain section has an id, too, but not in the file."""
     return f"[{name}]" if id == REPEATABLE[name] else f"[{name}:{id}]"
 

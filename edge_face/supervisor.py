@@ -149,6 +149,19 @@ class CameraProcess:
         if self._child:
             self._child.send(messages.PauseWork(paused))
 
+    def tune(self, tune: messages.Tune) -> None:
+        """What the child may change and go on; the next one hears of it by its job."""
+        if self._child:
+            self._child.send(tune)
+
+    def begin_anew(self) -> None:
+        """Before `run` is called once more, for other settings: even a clip that ended is not over then."""
+        self._set_state("starting", "its settings have changed")
+
+    def gone(self) -> None:
+        """It stands in the configuration no more."""
+        self._set_state("lost", "it was removed from the configuration")
+
     def settled(self, tracks: Collection[int]) -> None:
         self._settled = tuple(sorted(tracks))
         if self._child:
@@ -296,6 +309,11 @@ class PhotoProcess:
     @property
     def pid(self) -> int | None:
         return self._child.process.pid if self._child else None
+
+    async def use(self, options: settings.Engine, log_level: str) -> None:
+        """From the next photo on; what is in work is finished first."""
+        self._job = dataclasses.replace(self._job, engine=options, log_level=log_level)
+        await self.close()
 
     async def analyse(self, data: bytes) -> PhotoResult:
         """Faces of a photo. Raises ImageError when it cannot be used, WorkerError when the engine cannot work."""

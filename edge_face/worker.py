@@ -37,6 +37,7 @@ from edge_face.messages import (
     Settled,
     SourceState,
     Trying,
+    Tune,
     WantJpeg,
     WantPicture,
 )
@@ -169,7 +170,15 @@ class CameraLoop:
                     (self._paused.set if message.paused else self._paused.clear)()
                 elif isinstance(message, Settled):
                     self._engine.settled(message.tracks)
+                elif isinstance(message, Tune):
+                    self._tune(message)
         os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process
+
+    def _tune(self, new: Tune) -> None:
+        """The camera goes on."""
+        logs.use_level(new.log_level)
+        self._engine.tune(new.track_memory_s, new.max_age_s)
+        self._job = replace(self._job, jpeg_quality=new.jpeg_quality)
 
 
 class PhotoLoop:
