@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+from websockets.sync.client import connect
 
 from tests.integration.test_daemon import write_clip
 from tests.support.broker import Broker, until, watching
@@ -53,6 +54,14 @@ class Gate:
         return answer.json()
 
 
+def shown_threshold(daemon: Daemon) -> float:
+    """Of the newest frame."""
+    url = daemon.url.replace("http", "ws") + "/ws/face-stream?frame=0"
+    with connect(url, additional_headers=daemon.auth) as stream:
+        threshold: float = json.loads(stream.recv(timeout=10))["threshold"]
+        return threshold
+
+
 async def true(condition: Callable[[], Any], limit_s: float = 30) -> None:
     """The same for what asks the daemon, and so blocks."""
     async with asyncio.timeout(limit_s):
@@ -81,6 +90,7 @@ async def test_by_signal_by_mqtt_and_by_the_api(tmp_path: Path, broker: Broker, 
             gate.write(decision={"threshold": 0.2})
             daemon.process.send_signal(signal.SIGHUP)
             await until(lambda: "asked by SIGHUP): [decision] threshold" in daemon.log, 10)
+            assert await asyncio.to_thread(shown_threshold, daemon) == 0.2
             gate.write(decision={"threshold": 0.45}, storage={"retention": 7})
             assert await asyncio.to_thread(gate.reload) == {
                 "changed": ["[decision] threshold", "[storage] retention"],
@@ -129,9 +139,7 @@ async def test_cameras_and_sinks_come_change_and_go(tmp_path: Path, broker: Brok
     async with watching(broker) as watcher:
         with gate.daemon as daemon:
             await asyncio.to_thread(daemon.wait_for, "ok")
-            await until(
-                lambda: watcher.texts("back/presence")[-1:] and '"Eileen"' in watcher.texts("back/presence")[-1]
-            )
+            await until(lambda: '"Eileen"' in "".join(watcher.texts("back/presence")[-1:]), 20)
             front = (await asyncio.to_thread(gate.cameras))["front"]
 
             # One goes, one comes, a webhook and a file as well; the third camera does not notice.
@@ -150,7 +158,8 @@ async def test_cameras_and_sinks_come_change_and_go(tmp_path: Path, broker: Brok
             await until(lambda: watcher.texts("side/camera")[-1:] == ["ok"])
             assert not json.loads(watcher.texts("back/presence")[-1])["present"]
             assert watcher.texts("back/camera")[-1] == "lost"
-            assert "Eileen" in (tmp_path / "rows.csv").read_text()
+            rows = tmp_path / "rows.csv"
+            await until(lambda: rows.exists() and "Eileen" in rows.read_text())
             after = await asyncio.to_thread(gate.cameras)
             assert list(after) == ["front", "side"]
             assert after["front"]["frames"] > front["frames"]
