@@ -47,6 +47,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     problems: list[str] = []
     file = find(path)
     values = _read_file(file, problems) if file else {}
+    _overlay_credentials(values, os.environ if environ is None else environ, problems)
     _overlay_environment(values, os.environ if environ is None else environ, problems)
     config = _build(values, problems)
     if problems:
@@ -67,6 +68,23 @@ def _read_file(path: Path, problems: list[str]) -> Values:
         problems.append(f"{path}: {' '.join(str(error).split())}")
         return {}
     return {name: dict(parser.items(name)) for name in parser.sections()}
+
+
+def _overlay_credentials(values: Values, environ: Mapping[str, str], problems: list[str]) -> None:
+    """Files that systemd hands to a service (LoadCredential=), named as `mqtt.password` or `webhook.gate.secret`.
+
+    Of a whole folder, systemd puts `config_` before each name. A name without a dot is none of these.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return
+    try:
+        files = sorted(path for path in Path(folder).iterdir() if "." in path.name)
+        for file in files:
+            section, key = file.name.removeprefix("config_").rsplit(".", 1)
+            values.setdefault(section.replace(".", ":", 1), {})[key] = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{folder}: cannot be read: {error}")
 
 
 def _overlay_environment(values: Values, environ: Mapping[str, str], problems: list[str]) -> None:
@@ -295,6 +313,7 @@ def defaults_text() -> str:
     parts = [
         "# edge-face's configuration. Every key stands here with its default; an empty file runs just as well.",
         "# The environment overrides a key: EDGE_FACE__MQTT__PASSWORD=... sets password in [mqtt].",
+        "# So does a systemd credential: /etc/edge-face/credentials/mqtt.password holds password of [mqtt].",
         "# Several cameras: [camera:front], [camera:back]; [camera] then holds what they share. Webhooks likewise.",
     ]
     for name, kind in SECTIONS.items():

@@ -31,6 +31,7 @@ from edge_face.publish import Publisher, Sink
 from edge_face.reload import Plan, Reloader
 from edge_face.remote import RemoteMatcher
 from edge_face.roster import StoreRoster
+from edge_face.service import Service
 from edge_face.settings import Config
 from edge_face.slugs import slug
 from edge_face.store import Store
@@ -62,10 +63,12 @@ class Daemon:
         prepare: Callable[[People], Awaitable[None]] | None = None,
         *,
         load: Callable[[], Config],
+        service: Service | None = None,
         synchronised: Callable[[], bool] = wall_clock_synchronised,
     ) -> None:
         """`prepare` runs before the cameras start: the demo enrols its person there. `load`: read the configuration
-        anew, for a reload; raises ConfigError. `synchronised`: whether the wall clock is.
+        anew, for a reload; raises ConfigError. `service`: the unit around this process.
+        `synchronised`: whether the wall clock is.
         """
         self._config = config
         self._prepare = prepare
@@ -82,7 +85,8 @@ class Daemon:
         self._dropped: dict[str, dict[str, int]] = {}
         self._backends = Backends.remembered()
         self._fleet = Fleet(lambda: self._config, self._new_gate, self._clock, self._backends)
-        self.reloader = Reloader(load, self._apply, self._clock)
+        self._service = service
+        self.reloader = Reloader(load, self._apply, self._clock, service.reloading if service else lambda _busy: None)
         self._remote: asyncio.Task[None] | None = None
         self._break_off: Callable[[Collection[str]], None] = lambda _known: None
         """Deliveries of people who are no longer enrolled; set when there is a publisher."""
@@ -192,6 +196,9 @@ class Daemon:
                 )
             ]
             self._ask_remote()
+            if self._service:
+                told = _endless("service", self._service.run(self._fleet.pulse))
+                services.append(group.create_task(told, name="service"))
             watching = group.create_task(self._fleet.run(), name="cameras")
             stopped = group.create_task(self._stop.wait(), name="stop")
             await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -199,6 +206,8 @@ class Daemon:
                 _log.info("every clip has ended")
                 await self._announcements.join()
                 await self._publisher.drain(2 * self._config.decision.event_ttl + 5)
+            if self._service:
+                self._service.stopping()
             self._views.close()
             for task in (*services, watching, stopped, *([self._remote] if self._remote else [])):
                 task.cancel()

@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edge_face.backends import Backends
+from edge_face.child import START_S
 from edge_face.clock import Clock
 from edge_face.gate import Gate
 from edge_face.messages import CameraJob, Tune
+from edge_face.service import Pulse
 from edge_face.settings import Config
 from edge_face.supervisor import CameraProcess
 
 NewGate = Callable[[str, Callable[[frozenset[int]], None]], Gate]
+
+
+SILENT_S = 30.0
+"""A child that is silent or hangs is killed long before."""
 
 
 class Fleet:
@@ -100,6 +106,32 @@ class Fleet:
             }
             for camera, process in self.processes.items()
         ]
+
+    def pulse(self) -> Pulse:
+        """For the service manager."""
+        now = self._clock.monotonic()
+        processes = self.processes.values()
+        told = []
+        for camera, process in self.processes.items():
+            fps = self.gates[camera].meter.payload(now)["fps"]
+            state, detail = process.status.state, process.status.detail
+            told.append(f"{camera} {fps:g} fps" if state == "ok" else f"{camera} {state}: {detail}")
+        return Pulse(
+            loaded=any(process.backend for process in processes),
+            delivered=all(process.status.state in ("ok", "ended") for process in processes),
+            alive=all(
+                process.status.state == "ended" or now - process.progress_at < self._patience_s(camera)
+                for camera, process in self.processes.items()
+            ),
+            summary="; ".join(told),
+        )
+
+    def _patience_s(self, camera: str) -> float:
+        """How long nothing may come of a camera whose process is watched as it should be."""
+        if self.processes[camera].pid is None:
+            return START_S + SILENT_S
+        fps = self._config().cameras[camera].fps
+        return SILENT_S + (3 / fps if fps else 0)
 
     def tune(self) -> None:
         """What every camera takes over without a new child."""

@@ -101,6 +101,8 @@ class CameraProcess:
         self.backend = ""
         self.detector = ""
         self.encode_ms = 0.0
+        self.progress_at = clock.monotonic()
+        """When a frame was judged, or the camera's return was last tried or waited for (monotonic)."""
         self.restarts = 0
         self.outgrown = 0
         """How many of the restarts were because the child had grown too large."""
@@ -170,7 +172,7 @@ class CameraProcess:
     async def run(self) -> None:
         """Until the camera's clip ended. Whatever happens to the child, it is started again."""
         for wait_s in self._back_offs():
-            started_at = self._clock.monotonic()
+            started_at = self.progress_at = self._clock.monotonic()
             try:
                 await self._run_child()
                 return
@@ -178,6 +180,7 @@ class CameraProcess:
                 self._set_state("lost", str(error))
                 _log.error("camera %s: its process %s; starting it again", self._camera, error)
             self.restarts += 1
+            self.progress_at = self._clock.monotonic()
             lived_s = self._clock.monotonic() - started_at
             self._healthy = lived_s > HEALTHY_S
             # The wait is that between two starts: after a child that hung for long the camera may be back already.
@@ -219,6 +222,9 @@ class CameraProcess:
             message.cancel()
 
     def _take(self, message: FromChild) -> None:
+        # A camera that is ok has to show it by frames.
+        if isinstance(message, FrameResult) or (isinstance(message, SourceState) and message.state != "ok"):
+            self.progress_at = self._clock.monotonic()
         if isinstance(message, FrameResult):
             self._next_track = max([self._next_track, *(face.track + 1 for face in message.faces)])
             self._followed.add(message)
@@ -277,10 +283,12 @@ class CameraProcess:
             self._flapping = True
             return
         self._flapping = False
+        fields = {"CAMERA": self._camera}
         if state == "lost":
-            _log.warning("camera %s is lost: %s", self._camera, detail)
+            _log.warning("camera %s is lost: %s", self._camera, detail, extra=fields)
         else:
-            _log.info("camera %s %s: %s", self._camera, "is back" if before == "lost" else state, detail)
+            news = "is back" if before == "lost" else state
+            _log.info("camera %s %s: %s", self._camera, news, detail, extra=fields)
 
 
 class PhotoProcess:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_face import config, logs, settings
+from edge_face import config, logs, service, settings
 from edge_face import demo as demo_clip
 from edge_face.daemon import Daemon
 from edge_face.devices import find_cameras
@@ -91,7 +91,8 @@ def _serve(configured: settings.Config, load: Callable[[], settings.Config], *, 
             else:
                 daemon.reloader.soon("SIGHUP")
 
-        daemon = Daemon(configured, terminal, prepare=enrol if enrol_in_demo else None, load=load)
+        prepare = enrol if enrol_in_demo else None
+        daemon = Daemon(configured, terminal, prepare=prepare, load=load, service=service.find())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, daemon.stop)
