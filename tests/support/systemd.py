@@ -22,9 +22,7 @@ def systemd_python() -> Path:
     if not shutil.which("cc") or not shutil.which("pkg-config"):
         pytest.skip("systemd-python cannot be compiled here: cc and pkg-config are needed")
     if subprocess.run(["pkg-config", "--exists", "libsystemd"], check=False).returncode:
-        pytest.skip(
-            "systemd-python cannot be compiled here: libsystemd-dev is missing"
-        )
+        pytest.skip("systemd-python cannot be compiled here: libsystemd-dev is missing")
     lock = (ROOT / "requirements" / "service.txt").read_text()
     entry = re.search(r"^systemd-python==.*(\n +--hash.*)+", lock, re.MULTILINE)
     assert entry
