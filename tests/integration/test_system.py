@@ -51,13 +51,8 @@ class Gate:
         target = self.machine.path(SOURCE)
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        files = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-        )
-        archive = subprocess.run(
-            ["tar", "-cf", "-", "-T", "-"], cwd=ROOT, input=files.stdout, capture_output=True, check=True
-        )
-        subprocess.run(["tar", "-xf", "-", "-C", str(target)], input=archive.stdout, check=True)
+        copy = f"git ls-files -co --exclude-standard | tar -cf - -T - | tar -xf - -C {target}"
+        subprocess.run(["sh", "-c", copy], cwd=ROOT, check=True)
 
     def install(self, *options: str, check: bool = True) -> str:
         return self.machine(f"{SOURCE}/scripts/install", *options, check=check, timeout_s=900)
@@ -70,8 +65,14 @@ class Gate:
     def pid(self) -> int:
         return int(self.machine.show("MainPID"))
 
+    def children(self) -> list[int]:
+        found = self.machine("pgrep", "--parent", str(self.pid()), "--full", "edge_face.worker", check=False)
+        return [int(word) for word in found.split()]
+
     def child(self) -> int:
-        return int(self.machine("pgrep", "--parent", str(self.pid()), "--full", "edge_face.worker").split()[0])
+        """The camera's."""
+        (child,) = self.children()
+        return child
 
     def event(self, limit_s: int = 30) -> dict[str, object]:
         """The next one that the broker hears."""
@@ -172,12 +173,7 @@ def test_killed_parent_and_child_come_back(gate: Gate) -> None:
     gate.ready()
     parent, child = gate.pid(), gate.child()
     run("kill", "-9", str(child))
-    run.until(
-        lambda: (
-            run("pgrep", "--parent", str(parent), "--full", "edge_face.worker", check=False).split()
-            not in ([], [str(child)])
-        )
-    )
+    run.until(lambda: gate.children() not in ([], [child]))
     gate.ready()
     assert gate.pid() == parent
     assert gate.event()["status"] == "PASS"
@@ -187,7 +183,8 @@ def test_a_hung_child_is_replaced_by_its_parent(gate: Gate) -> None:
     run, parent, child = gate.machine, gate.pid(), gate.child()
     run("kill", "-STOP", str(child))
     run.until(lambda: "front lost" in run.show("StatusText"))
-    run.until(lambda: not run.path(f"/proc/{child}").exists() and gate.machine.show("StatusText").endswith("fps"), 60)
+    run.until(lambda: gate.children() not in ([], [child]), 60)
+    gate.ready()
     assert gate.pid() == parent
     assert gate.child() != child
 
@@ -210,9 +207,8 @@ def test_a_reload_is_taken_over_and_a_broken_file_is_not(gate: Gate) -> None:
     run.until(lambda: "asked by SIGHUP): [decision] cooldown" in journal())
     config.write_text(good.replace("cooldown = 0", "cooldown = soon\nmargn = 1"))
     run("systemctl", "reload", "edge-face")
-    run.until(
-        lambda: "[decision] cooldown: expected a number" in journal() and "[decision] margn: no such" in journal()
-    )
+    run.until(lambda: "[decision] cooldown: expected a number" in journal())
+    assert "[decision] margn: no such key" in journal()
     config.write_text(good)
     gate.ready()
     assert (gate.pid(), gate.child()) == (parent, child)
@@ -242,11 +238,8 @@ def test_a_full_disk_and_back(gate: Gate) -> None:
     """The state on a small disk of its own, which somebody fills."""
     run = gate.machine
     run("systemctl", "stop", "edge-face")
-    run(
-        "sh",
-        "-c",
-        f"cp -a {STATE} /root/state && mount -t tmpfs -o size=24m,mode=700,uid=$(id -u edge-face) tmpfs {STATE}",
-    )
+    run("cp", "-a", STATE, "/root/state")
+    run("mount", "-t", "tmpfs", "-o", "size=24m,mode=700,uid=edge-face", "tmpfs", STATE)
     run("sh", "-c", f"cp -a /root/state/. {STATE}/")
     run("systemctl", "start", "edge-face", timeout_s=300)
     gate.ready()
@@ -316,12 +309,8 @@ def test_removed_it_leaves_the_data_and_purged_nothing(gate: Gate) -> None:
     gate.ready()
     assert "Eileen" in run("edge-face", "people")
     gate.install("--purge")
-    assert (
-        run(
-            "sh", "-c", "ls -d /opt/edge-face /etc/edge-face /var/lib/edge-face* /var/cache/edge-face", check=False
-        ).count("cannot access")
-        >= 3
-    )
+    for folder in ("/opt/edge-face", "/etc/edge-face", STATE, "/var/cache/edge-face", "/usr/local/bin/edge-face"):
+        assert not run.path(folder).exists(), folder
     assert run("getent", "passwd", "edge-face", check=False) == ""
 
 

@@ -1,7 +1,7 @@
 """A whole Debian, made by debootstrap and booted by systemd-nspawn, to install edge-face in.
 
-The folder `.system/` keeps what debootstrap made; each run works on a copy of it. The machine shares the network of this
-one, so that packages can be fetched; what a test starts in it listens on free ports of 127.0.0.1.
+The folder `.system/` keeps what debootstrap made; each run works on a copy of it. The machine shares this one's
+network, so that packages can be fetched; what a test starts in it listens on free ports of 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Machine:
 
 
 _ENVIRONMENT = (
-    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME=/root",
     "LANG=C.UTF-8",
     f"PIP_CERT={_CERTIFICATES}",

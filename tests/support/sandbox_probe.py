@@ -44,7 +44,7 @@ def called(result):
 libc = ctypes.CDLL(None, use_errno=True)
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
 processes = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-strangers = [pid for pid in processes if os.stat(f"/proc/{pid}").st_uid != os.getuid()]
+strangers = [pid for pid in processes if Path(f"/proc/{pid}").stat().st_uid != os.getuid()]
 disks = [path for path in Path("/dev").iterdir() if path.is_block_device()]
 
 
