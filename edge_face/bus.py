@@ -69,10 +69,6 @@ class Wants:
         self._tell = tell
         self._who: set[str] = set()
 
-    @property
-    def any(self) -> bool:
-        return bool(self._who)
-
     def of(self, who: str) -> Callable[[bool], None]:
         """How one of them says so."""
 

@@ -76,7 +76,6 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self._views: Bus[FrameView] = Bus()
-        self._wants = Wants(self._on_viewers)
         self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
         self._synchronised = synchronised
         self._clock_synced = synchronised()
@@ -85,6 +84,7 @@ class Daemon:
         self._dropped: dict[str, dict[str, int]] = {}
         self._backends = Backends.remembered()
         self._fleet = Fleet(lambda: self._config, self._new_gate, self._clock, self._backends)
+        self._wants = Wants(self._fleet.want_jpeg)
         self._service = service
         self.reloader = Reloader(load, self._apply, self._clock, service.reloading if service else lambda _busy: None)
         self._remote: asyncio.Task[None] | None = None
@@ -241,8 +241,6 @@ class Daemon:
         self._remember(plan.added, passes)
         self._camera_control.restore(plan.added, paused)
         await self._fleet.change(plan.removed, plan.restarted, plan.added)
-        for camera in plan.added:
-            self._fleet.processes[camera].want_jpeg(self._wants.any)
         await self._publisher.use(self._sinks(), outputs.unchanged(old, config))
         for camera in plan.removed:
             self._publisher.forget_camera(camera)
@@ -333,10 +331,6 @@ class Daemon:
             gate.use_gallery(gallery)
         self._unknowns.use_gallery(gallery)
         self._break_off({person.id for person in gallery.persons})
-
-    def _on_viewers(self, wanted: bool) -> None:
-        for camera in self._fleet.processes.values():
-            camera.want_jpeg(wanted)
 
     def _on_state(self, change: State) -> None:
         self._publisher.state(change)

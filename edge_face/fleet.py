@@ -31,6 +31,7 @@ class Fleet:
         self._new_gate = new_gate
         self._clock = clock
         self._backends = backends
+        self._want_jpeg = False
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.gates: dict[str, Gate] = {}
@@ -55,7 +56,14 @@ class Fleet:
 
         gate = self._new_gate(camera, lambda tracks: process.settled(tracks))
         process = CameraProcess(job, camera, self._clock, gate.on_frame, gate.on_camera, self._backends)
+        process.want_jpeg(self._want_jpeg)
         self.gates[camera], self.processes[camera] = gate, process
+
+    def want_jpeg(self, wanted: bool) -> None:
+        """Whether frames are watched; it holds for cameras that come later, too."""
+        self._want_jpeg = wanted
+        for process in self.processes.values():
+            process.want_jpeg(wanted)
 
     async def run(self) -> None:
         """Until every clip has ended."""
