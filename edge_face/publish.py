@@ -13,7 +13,7 @@ from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Event, Snapshot, State
-from edge_face.journal import Storage
+from edge_face.journal import Journal, Storage
 from edge_face.metrics import Durations
 from edge_face.outbox import OutboxItem, Target
 
@@ -100,20 +100,6 @@ class Pictures(Protocol):
         """The newest one. Raises CaptureError, NotFoundError."""
 
 
-class Outbox(Protocol):
-    """What is needed of the journal; called on the store's thread."""
-
-    def record(self, event: Event, targets: Sequence[Target]) -> Event: ...
-    def pending(self, target: str) -> OutboxItem | None: ...
-    def done(self, target: str, seq: int) -> None: ...
-    def drop(self, target: str, seq: int, reason: str) -> None: ...
-    def forget_targets(self, keep: Collection[str]) -> int: ...
-    def recover(self) -> bool: ...
-
-    @property
-    def storage(self) -> Storage: ...
-
-
 @dataclass(slots=True)
 class Counters:
     """Of one sink, since the start."""
@@ -127,7 +113,7 @@ class Counters:
 class Publisher:
     """Brings events to all sinks; a slow or dead one delays no other."""
 
-    def __init__(self, outbox: Outbox, thread: StoreThread, sinks: Sequence[Sink], clock: Clock) -> None:
+    def __init__(self, outbox: Journal, thread: StoreThread, sinks: Sequence[Sink], clock: Clock) -> None:
         self._outbox = outbox
         self._thread = thread
         self._clock = clock
@@ -242,7 +228,7 @@ class Publisher:
 class _Lane:
     """One sink's deliveries, one after the other in the order of the events."""
 
-    def __init__(self, outbox: Outbox, thread: StoreThread, sink: Sink, clock: Clock) -> None:
+    def __init__(self, outbox: Journal, thread: StoreThread, sink: Sink, clock: Clock) -> None:
         self.sink = sink
         self.counters = Counters()
         self.took = Durations()
