@@ -82,7 +82,7 @@ def _overlay_credentials(values: Values, environ: Mapping[str, str], problems: l
         files = sorted(path for path in Path(folder).iterdir() if "." in path.name)
         for file in files:
             section, key = file.name.removeprefix("config_").rsplit(".", 1)
-            values.setdefault(section.replace(".", ":", 1), {})[key] = file.read_text(encoding="utf-8").rstrip("\r\n")
+            values.setdefault(section.replace(".", ":", 1), {})[key] = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{folder}: cannot be read: {error}")
 
