@@ -94,15 +94,22 @@ class Access:
     """Decides for one camera. All times are monotonic seconds, but for timestamps, which are only passed on."""
 
     def __init__(self, options: settings.Decision) -> None:
-        self._options = options
-        self._window = options.frames + 1
-        # Early enough that the REJECT of a face that left is still decided inside max_age.
-        self._gone_after_s = min(options.max_age, options.presence_timeout) / 2
         self._tracks: dict[int, _Track] = {}
+        self.use(options)
         self._known: dict[str, _Known] = {}
         self._judged = 0
         self._epoch = 0
         self._presence: Presence | None = None
+
+    def use(self, options: settings.Decision) -> None:
+        """Other rules from now on. Votes by the old ones do not count any more; visits and cooldowns stay."""
+        self._options = options
+        self._window = options.frames + 1
+        # Early enough that the REJECT of a face that left is still decided inside max_age.
+        self._gone_after_s = min(options.max_age, options.presence_timeout) / 2
+        for track in self._tracks.values():
+            track.votes = deque(maxlen=self._window)
+            track.settled = False
 
     def observe(
         self, result: FrameResult, matches: Sequence[Match | None], now: float, date: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from edge_face.bus import Bus
@@ -48,10 +48,13 @@ class Cameras:
         self._unsaved: dict[str, bool] = {}
         self._changed = asyncio.Event()
 
-    async def restore(self) -> None:
-        """After a start: who was paused stays so. Raises StoreError."""
-        paused = await self._thread.run(self._store.paused_cameras)
-        for camera in self._gates:
+    async def paused(self) -> Collection[str]:
+        """Cameras that were paused when edge-face ended. Raises StoreError."""
+        return await self._thread.run(self._store.paused_cameras)
+
+    def restore(self, cameras: Iterable[str], paused: Collection[str]) -> None:
+        """At their start: who was paused stays so."""
+        for camera in cameras:
             self._apply(camera, camera in paused)
 
     def list(self) -> list[dict[str, Any]]:
@@ -94,7 +97,8 @@ class Cameras:
     def pause_soon(self, paused: bool, cameras: Iterable[str]) -> None:
         """The same for several, for whoever cannot wait; it is noted down soon."""
         for camera in cameras:
-            self._note(camera, paused)
+            if camera in self._gates:  # a reload may just have taken it away
+                self._note(camera, paused)
         self._changed.set()
 
     async def watch(self) -> None:

@@ -47,6 +47,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     problems: list[str] = []
     file = find(path)
     values = _read_file(file, problems) if file else {}
+    _overlay_credentials(values, os.environ if environ is None else environ, problems)
     _overlay_environment(values, os.environ if environ is None else environ, problems)
     config = _build(values, problems)
     if problems:
@@ -67,6 +68,23 @@ def _read_file(path: Path, problems: list[str]) -> Values:
         problems.append(f"{path}: {' '.join(str(error).split())}")
         return {}
     return {name: dict(parser.items(name)) for name in parser.sections()}
+
+
+def _overlay_credentials(values: Values, environ: Mapping[str, str], problems: list[str]) -> None:
+    """Files that systemd hands to a service (LoadCredential=), named as `mqtt.password` or `webhook.gate.secret`.
+
+    Of a whole folder, systemd puts `config_` before each name. A name without a dot is none of these.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return
+    try:
+        files = sorted(path for path in Path(folder).iterdir() if "." in path.name)
+        for file in files:
+            section, key = file.name.removeprefix("config_").rsplit(".", 1)
+            values.setdefault(section.replace(".", ":", 1), {})[key] = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{folder}: cannot be read: {error}")
 
 
 def _overlay_environment(values: Values, environ: Mapping[str, str], problems: list[str]) -> None:
@@ -191,14 +209,14 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "[camera] source: the demo stands alone, without other cameras"
     for id, camera in config.cameras.items():
         if not camera.source:
-            yield f"{_heading('camera', id)} source: empty"
+            yield f"{heading('camera', id)} source: empty"
         try:
             size = camera.wanted_size
         except ValueError as error:
-            yield f"{_heading('camera', id)} size: {error}"
+            yield f"{heading('camera', id)} size: {error}"
             continue
         if camera.source.startswith("exec:") and camera.format not in ("auto", "mjpeg") and not size:
-            yield f"{_heading('camera', id)} size: raw pictures do not say it, so it has to be set"
+            yield f"{heading('camera', id)} size: raw pictures do not say it, so it has to be set"
     if config.remote.match_url and not _is_http(config.remote.match_url):
         yield "[remote] match_url: expected an http:// or https:// address"
     try:
@@ -208,9 +226,9 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for id, hook in config.webhooks.items():
         for name in hook.cameras:
             if name not in config.cameras:
-                yield f"{_heading('webhook', id)} cameras: no such camera: {name}{_near(name, config.cameras)}"
+                yield f"{heading('webhook', id)} cameras: no such camera: {name}{_near(name, config.cameras)}"
         if not _is_http(hook.url):
-            yield f"{_heading('webhook', id)} url: expected an http:// or https:// address"
+            yield f"{heading('webhook', id)} url: expected an http:// or https:// address"
         for key, text, read in (
             ("secret", hook.secret, signing_key),
             ("old_secret", hook.old_secret, signing_key),
@@ -219,10 +237,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             try:
                 read(text)
             except ValueError as error:
-                yield f"{_heading('webhook', id)} {key}: {error}"
+                yield f"{heading('webhook', id)} {key}: {error}"
 
 
-def _heading(name: str, id: str) -> str:
+def heading(name: str, id: str) -> str:
     """Where the user has to look: the plain section has an id, too, but not in the file."""
     return f"[{name}]" if id == REPEATABLE[name] else f"[{name}:{id}]"
 
@@ -299,6 +317,7 @@ def defaults_text() -> str:
     parts = [
         "# edge-face's configuration. Every key stands here with its default; an empty file runs just as well.",
         "# The environment overrides a key: EDGE_FACE__MQTT__PASSWORD=... sets password in [mqtt].",
+        "# So does a systemd credential: /etc/edge-face/credentials/mqtt.password holds password of [mqtt].",
         "# Several cameras: [camera:front], [camera:back]; [camera] then holds what they share. Webhooks likewise.",
     ]
     for name, kind in SECTIONS.items():

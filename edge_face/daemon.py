@@ -5,38 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import platform
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from edge_face import __version__, outputs, retention
+from edge_face import __version__, logs, outputs, reload, retention, upkeep
 from edge_face.backends import Backends
 from edge_face.board import Board
 from edge_face.bus import Bus, Wants
 from edge_face.cameras import Cameras
 from edge_face.caretaker import open_store
 from edge_face.clock import Clock, SystemClock, wall_clock_synchronised
-from edge_face.config import mask_url
+from edge_face.config import effective_text, mask_url
 from edge_face.database import StoreThread
 from edge_face.errors import StoreError
 from edge_face.events import Event, FrameView, InView, State
+from edge_face.fleet import Fleet
 from edge_face.gallery import Gallery
 from edge_face.gate import Gate
 from edge_face.heat import Heat
 from edge_face.journal import Journal
-from edge_face.messages import CameraJob
 from edge_face.outbox import Backlog
 from edge_face.people import People
-from edge_face.publish import Publisher
+from edge_face.publish import Publisher, Sink
+from edge_face.reload import Plan, Reloader
 from edge_face.remote import RemoteMatcher
 from edge_face.roster import StoreRoster
-from edge_face.settings import Camera, Config
+from edge_face.service import Service
+from edge_face.settings import Config
 from edge_face.slugs import slug
 from edge_face.store import Store
-from edge_face.supervisor import CameraProcess, PhotoProcess
+from edge_face.supervisor import PhotoProcess
 from edge_face.terminal import Terminal
 from edge_face.tokens import Tokens, token_file
 from edge_face.unknowns import Unknowns
@@ -63,10 +64,13 @@ class Daemon:
         clock: Clock | None = None,
         prepare: Callable[[People], Awaitable[None]] | None = None,
         *,
+        load: Callable[[], Config],
+        service: Service | None = None,
         synchronised: Callable[[], bool] = wall_clock_synchronised,
     ) -> None:
-        """`prepare` runs before the cameras start: the demo enrols its person there. `synchronised`: whether the wall
-        clock is.
+        """`prepare` runs before the cameras start: the demo enrols its person there. `load`: read the configuration
+        anew, for a reload; raises ConfigError. `service`: the unit around this process.
+        `synchronised`: whether the wall clock is.
         """
         self._config = config
         self._prepare = prepare
@@ -74,17 +78,19 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self._views: Bus[FrameView] = Bus()
-        self._wants = Wants(self._on_viewers)
         self._announcements: asyncio.Queue[tuple[Event, float]] = asyncio.Queue(ANNOUNCEMENTS)
         self._synchronised = synchronised
         self._clock_synced = synchronised()
         self._started_at = self._clock.monotonic()
         self._backlog: dict[str, Backlog] = {}
         self._dropped: dict[str, dict[str, int]] = {}
-        self._gates: dict[str, Gate] = {}
-        self._cameras: dict[str, CameraProcess] = {}
-        self._heat = Heat(self._clock, config.engine.max_temperature)
+        self._heat = Heat(self._clock, lambda: self._config.engine.max_temperature)
         self._backends = Backends.remembered()
+        self._fleet = Fleet(lambda: self._config, self._new_gate, self._clock, self._backends)
+        self._wants = Wants(self._fleet.want_jpeg)
+        self._service = service
+        self.reloader = Reloader(load, self._apply, self._clock, service.reloading if service else lambda _busy: None)
+        self._remote: asyncio.Task[None] | None = None
         self._break_off: Callable[[Collection[str]], None] = lambda _known: None
         """Deliveries of people who are no longer enrolled; set when there is a publisher."""
 
@@ -92,7 +98,7 @@ class Daemon:
         self._stop.set()
 
     async def run(self) -> None:
-        """Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
+        """Once. Raises EdgeFaceError when a part cannot be started; a part that dies later ends the process as well."""
         config = self._config
         async with AsyncExitStack() as stack:
             thread = StoreThread()
@@ -104,36 +110,39 @@ class Daemon:
             self._unknowns = Unknowns(store, thread, config, self._clock, lambda: self._clock_synced)
             stack.push_async_callback(self._unknowns.flush)
             self._roster = StoreRoster(store, thread, self._use_gallery)
-            for camera, options in config.cameras.items():
-                self._add_camera(camera, options)
+            for camera in config.cameras:
+                self._fleet.add(camera)
             await self._roster.gallery()
-            now = self._clock.monotonic()
-            for camera, person_id, passed_at in await thread.run(store.recent_passes, self._remembered_s()):
-                if camera in self._gates:
-                    self._gates[camera].remember(person_id, min(passed_at, now))
+            self._remember(config.cameras, await thread.run(store.recent_passes, self._remembered_s()))
 
-            cameras = Cameras(self._gates, self._cameras, self._views, store, thread, self._clock, self._on_state)
+            cameras = Cameras(
+                self._fleet.gates, self._fleet.processes, self._views, store, thread, self._clock, self._on_state
+            )
 
-            await self._forget_thumbnails(store, thread)
-            photos = PhotoProcess(
+            if not config.storage.keep_faces:
+                await upkeep.forget_thumbnails(store, thread)
+            photos = self._photos = PhotoProcess(
                 config.engine, config.log.level, backends=self._backends, thumbnails=config.storage.keep_faces
             )
             stack.push_async_callback(photos.close)
             self._board = Board(
                 Path(config.storage.path),
-                lambda: {f"camera:{id}": process.pid for id, process in self._cameras.items()} | {"photos": photos.pid},
+                lambda: (
+                    {f"camera:{id}": process.pid for id, process in self._fleet.processes.items()}
+                    | {"photos": photos.pid}
+                ),
             )
-            people = People(photos, self._roster, config.decision, self._date)
+            people = self._people = People(photos, self._roster, config.decision, self._date)
             if self._prepare:
                 await self._prepare(people)
 
-            sinks = outputs.build(config, self._clock, cameras, self.status)
-            self._publisher = Publisher(journal, thread, sinks, self._clock)
+            self._store, self._thread, self._camera_control = store, thread, cameras
+            self._publisher = Publisher(journal, thread, self._sinks(), self._clock)
             self._break_off = self._publisher.people_changed
-            await cameras.restore()
+            cameras.restore(config.cameras, await cameras.paused())
 
             tokens = Tokens(store, self._clock)
-            self._admin = await self._admin_token(tokens, thread)
+            self._admin = await upkeep.admin_token(tokens, thread, config.storage)
             server = Server(
                 config,
                 Services(
@@ -146,13 +155,12 @@ class Daemon:
                     cameras=cameras,
                     health=self.health,
                     status=self.status,
-                    pseudonym_key=await self._pseudonym_key(store, thread),
+                    pseudonym_key=await upkeep.pseudonym_key(store, thread),
                     on_viewers=self._wants.of("web"),
                     in_view=self.in_view,
-                    jpeg_quality=config.stream.jpeg_quality,
-                    visit_gap_s=config.decision.presence_timeout,
-                    cooldown_s=config.decision.cooldown,
                     clock=self._clock,
+                    config=lambda: self._config,
+                    reload=self.reloader.now,
                 ),
             )
             await server.start()
@@ -167,37 +175,11 @@ class Daemon:
             )
             await self._work(store, journal, thread, tokens, cameras)
 
-    async def _admin_token(self, tokens: Tokens, thread: StoreThread) -> str:
-        """Empty while there is none and none can be written: the gate works without the API."""
-        try:
-            return await thread.run(tokens.ensure_admin, token_file(Path(self._config.storage.path)))
-        except StoreError as error:
-            _log.error("there is no admin token yet: %s", error)
-            return ""
-
-    async def _forget_thumbnails(self, store: Store, thread: StoreThread) -> None:
-        """Of the time when they were kept."""
-        if self._config.storage.keep_faces:
-            return
-        try:
-            if erased := await thread.run(store.forget_thumbnails):
-                _log.info("%d pictures of faces were erased, as [storage] keep_faces is off", erased)
-        except StoreError as error:
-            _log.error("pictures of faces cannot be erased: %s", error)
-
-    async def _pseudonym_key(self, store: Store, thread: StoreThread) -> bytes:
-        try:
-            return await thread.run(store.secret, "pseudonyms")
-        except StoreError as error:
-            _log.error("pseudonyms last until the next start only: %s", error)
-            return os.urandom(32)
-
     async def _work(
         self, store: Store, journal: Journal, thread: StoreThread, tokens: Tokens, cameras: Cameras
     ) -> None:
-        remote = self._config.remote
-        csv = outputs.attendance_file(self._config)
         async with asyncio.TaskGroup() as group:
+            self._group = group
             services = [
                 group.create_task(_endless(name, service), name=name)
                 for name, service in (
@@ -208,27 +190,85 @@ class Daemon:
                     ("clock", self._watch_clock(store, thread)),
                     ("backlog", self._watch_backlog(store, journal, thread)),
                     ("board", self._board.watch()),
-                    ("heat", self._heat.watch(lambda: self._board.vitals.temperature_c, self._cameras.values)),
+                    ("heat", self._heat.watch(lambda: self._board.vitals.temperature_c, self._fleet.slow_down)),
                     ("tokens", self._watch_tokens(tokens, thread)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
                     ("unknowns", self._unknowns.run()),
                     ("caretaker", self._caretaker.run()),
+                    ("reload", self.reloader.run()),
                 )
             ]
-            if remote.match_url:
-                matcher = RemoteMatcher(remote, csv, self._views, self._wants.of("remote"), self._clock)
-                services.append(group.create_task(_endless("remote", matcher.run()), name="remote"))
-            watching = group.create_task(self._watch_cameras(), name="cameras")
+            self._ask_remote()
+            if self._service:
+                told = _endless("service", self._service.run(self._fleet.pulse))
+                services.append(group.create_task(told, name="service"))
+            watching = group.create_task(self._fleet.run(), name="cameras")
             stopped = group.create_task(self._stop.wait(), name="stop")
             await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 _log.info("every clip has ended")
                 await self._announcements.join()
                 await self._publisher.drain(2 * self._config.decision.event_ttl + 5)
+            if self._service:
+                self._service.stopping()
             self._views.close()
-            for task in (*services, watching, stopped):
+            for task in (*services, watching, stopped, *([self._remote] if self._remote else [])):
                 task.cancel()
+
+    def _ask_remote(self) -> None:
+        """Start what `[remote]` asks for."""
+        remote = self._config.remote
+        if remote.match_url:
+            csv = outputs.attendance_file(self._config)
+            matcher = RemoteMatcher(remote, csv, self._views, self._wants.of("remote"), self._clock)
+            self._remote = self._group.create_task(_endless("remote", matcher.run()), name="remote")
+
+    def _sinks(self) -> list[Sink]:
+        return outputs.build(self._config, self._clock, self._camera_control, self.status, self.reloader.soon)
+
+    async def _apply(self, new: Config) -> Plan:
+        """Take over a changed configuration. Raises StoreError, and has changed nothing then."""
+        old, plan = self._config, reload.plan(self._config, new)
+        paused = await self._camera_control.paused()
+        passes = await self._thread.run(self._store.recent_passes, self._remembered_s())
+
+        self._config = config = plan.config
+        logs.use_level(config.log.level)
+        if (config.decision, config.stream, config.log) != (old.decision, old.stream, old.log):
+            self._fleet.tune()
+            self._people.use(config.decision)
+            self._unknowns.use(config.decision)
+        for camera in plan.added:
+            self._fleet.add(camera)
+            self._fleet.gates[camera].use_gallery(self._roster.current)
+        self._remember(plan.added, passes)
+        self._camera_control.restore(plan.added, paused)
+        await self._fleet.change(plan.removed, plan.restarted, plan.added)
+        await self._publisher.use(self._sinks(), outputs.unchanged(old, config))
+        for camera in plan.removed:
+            self._publisher.forget_camera(camera)
+        if (config.engine, config.log) != (old.engine, old.log):
+            await self._photos.use(config.engine, config.log.level)
+        if (config.remote, config.attendance) != (old.remote, old.attendance):
+            if self._remote:
+                self._remote.cancel()
+                await asyncio.wait([self._remote])
+                self._wants.of("remote")(False)
+            self._remote = None
+            self._ask_remote()
+        try:
+            await self._thread.run(self._store.note_configuration, effective_text(config))
+        except StoreError as error:
+            _log.error("the audit lacks a change of the configuration until the next start: %s", error)
+        return plan
+
+    def _remember(self, cameras: Collection[str], passes: Iterable[tuple[str, str, float]]) -> None:
+        """Who passed there not long ago."""
+        now = self._clock.monotonic()
+        for camera, person_id, passed_at in passes:
+            if camera in cameras:
+                self._fleet.gates[camera].remember(person_id, min(passed_at, now))
 
     def _date(self) -> float | None:
         """Unix seconds; None while nobody knows what time it is."""
@@ -240,7 +280,7 @@ class Daemon:
 
     def health(self) -> Health:
         """`failed` means that no camera can make a decision."""
-        states = [process.status.state for process in self._cameras.values()]
+        states = [process.status.state for process in self._fleet.processes.values()]
         working = sum(state == "ok" for state in states)
         healthy = working == len(states) and self._publisher.healthy and not self._caretaker.restored
         return Health(
@@ -250,7 +290,7 @@ class Daemon:
 
     def in_view(self) -> list[InView]:
         """The faces now before the cameras."""
-        return [self._unknowns.named(seen) for gate in self._gates.values() for seen in gate.in_view()]
+        return [self._unknowns.named(seen) for gate in self._fleet.gates.values() for seen in gate.in_view()]
 
     def status(self) -> dict[str, Any]:
         now = self._clock.monotonic()
@@ -263,16 +303,8 @@ class Daemon:
             "uptime_s": round(now - self._started_at, 1),
             "people": len(self._roster.current),
             "faces": len(self._roster.current.faces),
-            "cameras": [
-                {
-                    "id": camera,
-                    "paused": self._gates[camera].paused,
-                    **process.payload(),
-                    "decisions": dict(self._gates[camera].decisions),
-                    **self._gates[camera].meter.payload(now),
-                }
-                for camera, process in self._cameras.items()
-            ],
+            "cameras": self._fleet.payload(),
+            "config": self.reloader.outcome.payload(),
             "storage": self._publisher.storage.payload() | self._caretaker.payload(),
             "unknowns": self._unknowns.status(),
             "board": self._board.vitals.payload(),
@@ -287,49 +319,27 @@ class Daemon:
             },
         }
 
-    def _add_camera(self, camera: str, options: Camera) -> None:
-        config = self._config
-        gate = Gate(
-            config.node.id,
+    def _new_gate(self, camera: str, on_settled: Callable[[frozenset[int]], None]) -> Gate:
+        return Gate(
+            self._config.node.id,
             camera,
-            config.decision,
+            self._config.decision,
             self._clock,
             self._views,
             self._announce,
             self._on_state,
-            lambda tracks: self._cameras[camera].settled(tracks) if camera in self._cameras else None,
+            on_settled,
             clock_synced=lambda: self._clock_synced,
-            demo=config.demo,
+            demo=self._config.demo,
             on_judged=self._unknowns.judged,
             on_decision=self._unknowns.decided,
         )
 
-        def job(first_track: int) -> CameraJob:
-            memory_s = config.decision.presence_timeout
-            return CameraJob(
-                camera,
-                options,
-                config.engine,
-                config.stream.jpeg_quality,
-                memory_s,
-                first_track,
-                config.log.level,
-                max_age_s=config.decision.max_age,
-                thumbnails=config.storage.keep_unknowns,
-            )
-
-        self._gates[camera] = gate
-        self._cameras[camera] = CameraProcess(job, camera, self._clock, gate.on_frame, gate.on_camera, self._backends)
-
     def _use_gallery(self, gallery: Gallery) -> None:
-        for gate in self._gates.values():
+        for gate in self._fleet.gates.values():
             gate.use_gallery(gallery)
         self._unknowns.use_gallery(gallery)
         self._break_off({person.id for person in gallery.persons})
-
-    def _on_viewers(self, wanted: bool) -> None:
-        for camera in self._cameras.values():
-            camera.want_jpeg(wanted)
 
     def _on_state(self, change: State) -> None:
         self._publisher.state(change)
@@ -349,15 +359,10 @@ class Daemon:
             finally:
                 self._announcements.task_done()
 
-    async def _watch_cameras(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for process in self._cameras.values():
-                group.create_task(process.run())
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for gate in self._gates.values():
+            for gate in self._fleet.gates.values():
                 gate.tick()
 
     async def _watch_clock(self, store: Store, thread: StoreThread) -> None:
@@ -376,7 +381,7 @@ class Daemon:
         while True:
             await asyncio.sleep(TOKEN_RETRY_S)
             if not self._admin:
-                self._admin = await self._admin_token(tokens, thread)
+                self._admin = await upkeep.admin_token(tokens, thread, self._config.storage)
 
     async def _watch_backlog(self, store: Store, journal: Journal, thread: StoreThread) -> None:
         """For status and metrics, which must not wait for the database."""
@@ -388,9 +393,11 @@ class Daemon:
 
     async def _keep_events(self, store: Store, thread: StoreThread) -> None:
         options = self._config.storage
-        unknowns = [(options.unknowns_days, self._unknowns.purge)] if options.keep_unknowns else []
+        unknowns = [(lambda: self._config.storage.unknowns_days, self._unknowns.purge)] if options.keep_unknowns else []
         # Asked anew, not what was known some seconds ago: the date may be wrong since.
-        await retention.keep(store, thread, self._clock, options.retention, self._synchronised, *unknowns)
+        await retention.keep(
+            store, thread, self._clock, lambda: self._config.storage.retention, self._synchronised, *unknowns
+        )
 
 
 async def _endless(name: str, service: Coroutine[Any, Any, None]) -> None:

@@ -125,6 +125,11 @@ class Engine:
         self.counts = {"search": 0, "local": 0, "encode": 0}
         """How often the costly things were done."""
 
+    def tune(self, track_memory_s: float, max_age_s: float) -> None:
+        """From the next frame on; may be called by another thread."""
+        self._tracker.memory_s = track_memory_s
+        self._budget.max_age_s = max_age_s
+
     @property
     def backend(self) -> str:
         return self._models.backend

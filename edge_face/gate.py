@@ -81,8 +81,13 @@ class Gate:
     def use_gallery(self, gallery: Gallery) -> None:
         self._gallery = gallery
         self._access.people_changed({person.id: person for person in gallery.persons})
-        self._settled = frozenset()
-        self._on_settled(self._settled)
+        self._look_anew()
+
+    def use(self, options: settings.Decision) -> None:
+        """Other rules of decision, from the next frame on."""
+        self._options = options
+        self._access.use(options)
+        self._look_anew()
 
     def pause(self, paused: bool) -> None:
         """Recognition off or on. Whoever is in view is nobody then, and nothing is told of them; later they are new."""
@@ -136,7 +141,7 @@ class Gate:
         self._access.remember(person_id, passed_at)
 
     def on_camera(self, status: CameraStatus) -> None:
-        if status.state == "lost":
+        if status.state in ("lost", "starting"):
             self._access.interrupted()
         if status.state == "ended":
             for decision in self._access.end_visits(self._clock.monotonic()):
@@ -147,6 +152,10 @@ class Gate:
     def tick(self) -> None:
         """To be called a few times a second, so that visits end and presence clears without frames, too."""
         self._tell(self._access.tick(self.camera, self._clock.wall(), self._clock.monotonic()))
+
+    def _look_anew(self) -> None:
+        self._settled = frozenset()
+        self._on_settled(self._settled)
 
     def _tell(self, outcome: Outcome) -> None:
         for decision in outcome.decisions:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from edge_face.clock import Clock
 
@@ -19,15 +19,11 @@ COOLER_C = 5.0
 LEAST = 0.125
 
 
-class Throttled(Protocol):
-    def slow_down(self, share: float) -> None: ...
-
-
 class Heat:
     """`share` of the usual frame rate: halved while it is too hot, doubled when it has cooled down."""
 
-    def __init__(self, clock: Clock, limit_c: float) -> None:
-        """`limit_c`: 0: never."""
+    def __init__(self, clock: Clock, limit_c: Callable[[], float]) -> None:
+        """`limit_c`: asked anew each time; 0: never."""
         self._clock = clock
         self._limit_c = limit_c
         self._stepped_at = float("-inf")
@@ -35,15 +31,20 @@ class Heat:
 
     def feel(self, degrees: float | None) -> bool:
         """Whether the share has changed. None, no sensor, changes nothing."""
-        now = self._clock.monotonic()
-        if not self._limit_c or degrees is None or now - self._stepped_at < STEP_S:
+        now, limit_c = self._clock.monotonic(), self._limit_c()
+        if now - self._stepped_at < STEP_S:
             return False
-        if degrees >= self._limit_c and self.share > LEAST:
+        if not limit_c:
+            changed, self.share = self.share < 1, 1.0
+            return changed
+        if degrees is None:
+            return False
+        if degrees >= limit_c and self.share > LEAST:
             self.share /= 2
             _log.warning(
                 "the processor has %.0f °C: %g of the frames are judged until it is cooler", degrees, self.share
             )
-        elif degrees <= self._limit_c - COOLER_C and self.share < 1:
+        elif degrees <= limit_c - COOLER_C and self.share < 1:
             self.share *= 2
             _log.warning("the processor has cooled down to %.0f °C: %g of the frames are judged", degrees, self.share)
         else:
@@ -51,12 +52,12 @@ class Heat:
         self._stepped_at = now
         return True
 
-    async def watch(self, degrees: Callable[[], float | None], cameras: Callable[[], Iterable[Throttled]]) -> None:
+    async def watch(self, degrees: Callable[[], float | None], slow_down: Callable[[float], None]) -> None:
+        """For ever; `slow_down` hears of each new share."""
         while True:
             if self.feel(degrees()):
-                for camera in cameras():
-                    camera.slow_down(self.share)
+                slow_down(self.share)
             await asyncio.sleep(LOOK_EVERY_S)
 
     def payload(self) -> dict[str, Any]:
-        return {"limit_c": self._limit_c, "share": self.share}
+        return {"limit_c": self._limit_c(), "share": self.share}

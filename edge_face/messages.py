@@ -80,6 +80,16 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Tune:
+    """What of a CameraJob changes while the child goes on with its camera."""
+
+    jpeg_quality: int
+    track_memory_s: float
+    max_age_s: float
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoJob:
     """The first message to the child that reads uploaded photos."""
 
@@ -175,7 +185,7 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | SlowDown | Settled | Photo | Draw
+ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | SlowDown | Settled | Tune | Photo | Draw
 FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult | Drawn
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 
 from edge_face.child import Child
 from edge_face.errors import WorkerError
@@ -19,7 +20,7 @@ ANSWER_S = 20.0
 class Painter:
     """One frame at a time. What cannot be drawn is left out, and a child that fails is started again."""
 
-    def __init__(self, quality: int) -> None:
+    def __init__(self, quality: Callable[[], int]) -> None:
         self._quality = quality
         self._child: Child | None = None
         self._ids = itertools.count(1)
@@ -35,7 +36,7 @@ class Painter:
             try:
                 if self._child is None:
                     self._child = await Child.start(DrawJob())
-                asked = Draw(next(self._ids), jpeg, labels, self._quality)
+                asked = Draw(next(self._ids), jpeg, labels, self._quality())
                 self._child.send(asked)
                 answer = await self._child.receive(ANSWER_S)
                 if not isinstance(answer, Drawn) or answer.id != asked.id:

@@ -109,6 +109,9 @@ class People:
         self._decision = decision
         self._date = date
 
+    def use(self, decision: settings.Decision) -> None:
+        self._decision = decision
+
     async def list(self, query: str | None = None, limit: int | None = None, cursor: str | None = None) -> Page[Person]:
         """People in the order of enrolment; `query` is part of a name, id or external id. Raises RequestError."""
         return await self._roster.people(query, limit, cursor)

@@ -13,7 +13,7 @@ from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Event, Snapshot, State
-from edge_face.journal import Storage
+from edge_face.journal import Journal, Storage
 from edge_face.metrics import Durations
 from edge_face.outbox import OutboxItem, Target
 
@@ -26,6 +26,8 @@ FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 60.0
 LONGEST_LIVE_RETRY_S = 2.0
 """A live event is over in seconds, and each attempt also finds out for the next event whether the target is back."""
+LAST_DELIVERY_S = 1.0
+"""A sink that is taken away may finish what it delivers; what it does not get done stays queued."""
 RECOVER_S = 1.0
 """How often it is tried whether the disk is back."""
 
@@ -98,20 +100,6 @@ class Pictures(Protocol):
         """The newest one. Raises CaptureError, NotFoundError."""
 
 
-class Outbox(Protocol):
-    """What is needed of the journal; called on the store's thread."""
-
-    def record(self, event: Event, targets: Sequence[Target]) -> Event: ...
-    def pending(self, target: str) -> OutboxItem | None: ...
-    def done(self, target: str, seq: int) -> None: ...
-    def drop(self, target: str, seq: int, reason: str) -> None: ...
-    def forget_targets(self, keep: Collection[str]) -> int: ...
-    def recover(self) -> bool: ...
-
-    @property
-    def storage(self) -> Storage: ...
-
-
 @dataclass(slots=True)
 class Counters:
     """Of one sink, since the start."""
@@ -125,10 +113,15 @@ class Counters:
 class Publisher:
     """Brings events to all sinks; a slow or dead one delays no other."""
 
-    def __init__(self, outbox: Outbox, thread: StoreThread, sinks: Sequence[Sink], clock: Clock) -> None:
+    def __init__(self, outbox: Journal, thread: StoreThread, sinks: Sequence[Sink], clock: Clock) -> None:
         self._outbox = outbox
         self._thread = thread
-        self._lanes = [_Lane(outbox, thread, sink, clock) for sink in sinks]
+        self._clock = clock
+        self._lanes = [self._lane(sink) for sink in sinks]
+        self._states: dict[tuple[type[State], str], State] = {}
+        """The newest of each kind and camera, for a sink that comes later."""
+        self._group: asyncio.TaskGroup | None = None
+        """Of the lanes, while they run."""
 
     async def publish(self, event: Event, deadline: float) -> Event:
         """Number and keep the event, then start its delivery; returns it. `deadline`: seconds of `Clock.monotonic`."""
@@ -140,8 +133,34 @@ class Publisher:
         return numbered
 
     def state(self, change: State) -> None:
+        self._states[type(change), change.camera] = change
         for lane in self._lanes:
             lane.sink.state(change)
+
+    def forget_camera(self, camera: str) -> None:
+        """It is there no more; sinks that come later hear nothing of it."""
+        self._states = {key: state for key, state in self._states.items() if key[1] != camera}
+
+    async def use(self, sinks: Sequence[Sink], unchanged: Collection[str]) -> None:
+        """Other sinks from now on. Of those named in `unchanged` the old one goes on, and the new one is not used.
+
+        What is queued for one that is changed goes to its successor.
+        """
+        staying = {lane.sink.name: lane for lane in self._lanes if lane.sink.name in unchanged}
+        leaving = [lane for lane in self._lanes if lane.sink.name not in staying]
+        # Both at once: an event of meanwhile is queued for the new ones, and nobody delivers it twice.
+        self._lanes = [staying.get(sink.name) or self._lane(sink) for sink in sinks]
+        coming = [lane for lane in self._lanes if lane not in staying.values()]
+        await asyncio.gather(*(lane.leave() for lane in leaving))
+        await self._thread.run(self._outbox.forget_targets, [lane.sink.name for lane in self._lanes])
+        for lane in coming:
+            for state in list(self._states.values()):
+                lane.sink.state(state)
+            if self._group:
+                lane.start(self._group)
+
+    def _lane(self, sink: Sink) -> _Lane:
+        return _Lane(self._outbox, self._thread, sink, self._clock)
 
     def people_changed(self, known: Collection[str]) -> None:
         """Ids of all who are enrolled. Deliveries of others that are under way are broken off at once."""
@@ -153,16 +172,14 @@ class Publisher:
         try:
             await self._thread.run(self._outbox.forget_targets, [lane.sink.name for lane in self._lanes])
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 for lane in self._lanes:
-                    group.create_task(lane.sink.run(), name=lane.sink.name)
-                    group.create_task(lane.run(), name=f"deliver to {lane.sink.name}")
+                    lane.start(group)
                 await self._recover()  # for ever, also without any sink
         finally:
+            self._group = None
             for lane in reversed(self._lanes):
-                try:
-                    await lane.sink.close()
-                except Exception:  # one sink's failing clean-up must not skip the next
-                    _log.exception("%s could not be closed", lane.sink.name)
+                await lane.close()
 
     async def _recover(self) -> None:
         """Write down what could not be written, as soon as that works again."""
@@ -211,7 +228,7 @@ class Publisher:
 class _Lane:
     """One sink's deliveries, one after the other in the order of the events."""
 
-    def __init__(self, outbox: Outbox, thread: StoreThread, sink: Sink, clock: Clock) -> None:
+    def __init__(self, outbox: Journal, thread: StoreThread, sink: Sink, clock: Clock) -> None:
         self.sink = sink
         self.counters = Counters()
         self.took = Durations()
@@ -229,6 +246,31 @@ class _Lane:
         self._attempt: tuple[asyncio.Timeout, Any] | None = None
         """The live attempt under way, and the id of its person."""
         self._broken_off = False
+        self._leaving = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        self._tasks = [
+            group.create_task(self.sink.run(), name=self.sink.name),
+            group.create_task(self.run(), name=f"deliver to {self.sink.name}"),
+        ]
+
+    async def leave(self) -> None:
+        """Another sink takes its place, or none."""
+        self._leaving = True
+        self._wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks[1:], timeout=LAST_DELIVERY_S)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        await self.close()
+
+    async def close(self) -> None:
+        try:
+            await self.sink.close()
+        except Exception:  # one sink's failing clean-up must not skip the next
+            _log.exception("%s could not be closed", self.sink.name)
 
     @property
     def healthy(self) -> bool:
@@ -253,7 +295,7 @@ class _Lane:
             timeout.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        while not self.off:
+        while not self.off and not self._leaving:
             self._wake.clear()
             item = await self._next()
             if item is not None:
@@ -261,7 +303,8 @@ class _Lane:
                 continue
             if not self._wake.is_set():  # set: an event was committed after the store was asked
                 self.idle.set()
-            await self._wake.wait()
+            if not self._leaving:
+                await self._wake.wait()
         self.idle.set()
 
     async def _deliver(self, item: OutboxItem) -> None:

@@ -28,7 +28,7 @@ FAR_S = 86_400.0
 
 Purge = Callable[[float, int], Awaitable[int]]
 """Deletes up to so many (the second number) of what is older than the first (Unix seconds); returns how many."""
-Rule = tuple[float, Purge]
+Rule = tuple[Callable[[], float], Purge]
 """Days, and what is deleted after them."""
 
 
@@ -68,23 +68,29 @@ class Steadiness:
 
 
 async def keep(
-    store: EventPurger, thread: StoreThread, clock: Clock, days: float, synced: Callable[[], bool], *others: Rule
+    store: EventPurger,
+    thread: StoreThread,
+    clock: Clock,
+    days: Callable[[], float],
+    synced: Callable[[], bool],
+    *others: Rule,
 ) -> None:
-    """Delete events older than `days` (0: never), and what `others` say, for ever."""
+    """Delete events older than `days` (0: never), and what `others` say, for ever. Days are asked each time."""
 
     async def purge_events(before: float, batch: int) -> int:
         return await thread.run(store.purge, before, batch)
 
-    rules = [(each, purge) for each, purge in ((days, purge_events), *others) if each]
+    rules: tuple[Rule, ...] = ((days, purge_events), *others)
     steadiness = Steadiness(clock)
     purged_at = float("-inf")
     while True:
         settled = steadiness.settled(synced())
-        if rules and settled and clock.monotonic() - purged_at >= PURGE_EVERY_S:
+        if settled and any(each() for each, _ in rules) and clock.monotonic() - purged_at >= PURGE_EVERY_S:
             try:
                 await thread.run(store.date_events)
                 for each, purge in rules:
-                    await _purge(purge, clock.wall() - each * 86_400)
+                    if kept_days := each():
+                        await _purge(purge, clock.wall() - kept_days * 86_400)
                 purged_at = clock.monotonic()
             except StoreError as error:
                 _log.error("what is old could not be deleted: %s", error)

@@ -23,6 +23,8 @@ class Limits:
     secret: bool = False
     word: str = ""
     """A word that stands for a number: `auto` for None."""
+    restart: bool = False
+    """Whether a change takes effect at the next start only, and not at a reload."""
 
 
 def option(
@@ -34,14 +36,15 @@ def option(
     choices: tuple[str, ...] = (),
     secret: bool = False,
     word: str = "",
+    restart: bool = False,
 ) -> Any:
-    limits = Limits(help, low, high, choices, secret, word)
+    limits = Limits(help, low, high, choices, secret, word, restart)
     return field(default=default, metadata={"limits": limits})
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    id: str = option("", "Name of this box in topics and events; empty: the host name.")
+    id: str = option("", "Name of this box in topics and events; empty: the host name.", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +161,18 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    path: str = option("edge-face.db", "The database file; a relative path starts at this file's folder.")
+    path: str = option("edge-face.db", "The database file; a relative path starts at this file's folder.", restart=True)
     keep_faces: bool = option(
         False,
         "Keep a small picture of each face that is enrolled. Otherwise only 128 numbers of it are kept, and pictures "
         "that are there are erased at the next start.",
+        restart=True,
     )
     keep_unknowns: bool = option(
         False,
         "Keep visitors whom nobody knows, to be enrolled or ignored later: when and where each came, a small picture "
         "and numbers of the face. Otherwise nothing of them is kept, and what is there is erased at the next start.",
+        restart=True,
     )
     unknowns_days: float = option(
         30.0, "Days for which an unknown visitor is kept after the last visit; 1,000 at most.", low=1, high=3650
@@ -177,6 +182,7 @@ class Storage:
         "auto",
         "Folder of the daily backups, of which a week's are kept. auto: beside the database, named like it with "
         ".backups; off: none.",
+        restart=True,
     )
 
     @property
@@ -189,17 +195,23 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    host: str = option("127.0.0.1", "Address to listen on. Other machines need 0.0.0.0 or an own address, and cert.")
-    port: int = option(5000, "Port to listen on; 0: any free one.", low=0, high=65535)
-    cert: str = option("", "TLS certificate chain (PEM file). With key: https. Renewed files are taken over at once.")
-    key: str = option("", "TLS private key (PEM file).")
-    insecure: bool = option(False, "Allow a host that other machines reach without TLS.")
+    host: str = option(
+        "127.0.0.1", "Address to listen on. Other machines need 0.0.0.0 or an own address, and cert.", restart=True
+    )
+    port: int = option(5000, "Port to listen on; 0: any free one.", low=0, high=65535, restart=True)
+    cert: str = option(
+        "", "TLS certificate chain (PEM file). With key: https. Renewed files are taken over at once.", restart=True
+    )
+    key: str = option("", "TLS private key (PEM file).", restart=True)
+    insecure: bool = option(False, "Allow a host that other machines reach without TLS.", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     jpeg_quality: int = option(70, "JPEG quality of streamed frames.", low=10, high=100)
-    legacy_port: int = option(0, "A second port, 3001 say, that serves /ws/face-stream too; 0: off.", low=0, high=65535)
+    legacy_port: int = option(
+        0, "A second port, 3001 say, that serves /ws/face-stream too; 0: off.", low=0, high=65535, restart=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

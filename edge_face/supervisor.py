@@ -102,6 +102,8 @@ class CameraProcess:
         self.backend = ""
         self.detector = ""
         self.encode_ms = 0.0
+        self.progress_at = clock.monotonic()
+        """When a frame was judged, or the camera's return was last tried or waited for (monotonic)."""
         self.restarts = 0
         self.outgrown = 0
         """How many of the restarts were because the child had grown too large."""
@@ -156,6 +158,19 @@ class CameraProcess:
         if self._child:
             self._child.send(messages.SlowDown(share))
 
+    def tune(self, tune: messages.Tune) -> None:
+        """What the child may change and go on; the next one hears of it by its job."""
+        if self._child:
+            self._child.send(tune)
+
+    def begin_anew(self) -> None:
+        """Before `run` is called once more, for other settings: even a clip that ended is not over then."""
+        self._set_state("starting", "its settings have changed")
+
+    def gone(self) -> None:
+        """It stands in the configuration no more."""
+        self._set_state("lost", "it was removed from the configuration")
+
     def settled(self, tracks: Collection[int]) -> None:
         self._settled = tuple(sorted(tracks))
         if self._child:
@@ -164,7 +179,7 @@ class CameraProcess:
     async def run(self) -> None:
         """Until the camera's clip ended. Whatever happens to the child, it is started again."""
         for wait_s in self._back_offs():
-            started_at = self._clock.monotonic()
+            started_at = self.progress_at = self._clock.monotonic()
             try:
                 await self._run_child()
                 return
@@ -172,6 +187,7 @@ class CameraProcess:
                 self._set_state("lost", str(error))
                 _log.error("camera %s: its process %s; starting it again", self._camera, error)
             self.restarts += 1
+            self.progress_at = self._clock.monotonic()
             lived_s = self._clock.monotonic() - started_at
             self._healthy = lived_s > HEALTHY_S
             # The wait is that between two starts: after a child that hung for long the camera may be back already.
@@ -214,6 +230,9 @@ class CameraProcess:
             message.cancel()
 
     def _take(self, message: FromChild) -> None:
+        # A camera that is ok has to show it by frames.
+        if isinstance(message, FrameResult) or (isinstance(message, SourceState) and message.state != "ok"):
+            self.progress_at = self._clock.monotonic()
         if isinstance(message, FrameResult):
             self._next_track = max([self._next_track, *(face.track + 1 for face in message.faces)])
             self._followed.add(message)
@@ -272,10 +291,12 @@ class CameraProcess:
             self._flapping = True
             return
         self._flapping = False
+        fields = {"CAMERA": self._camera}
         if state == "lost":
-            _log.warning("camera %s is lost: %s", self._camera, detail)
+            _log.warning("camera %s is lost: %s", self._camera, detail, extra=fields)
         else:
-            _log.info("camera %s %s: %s", self._camera, "is back" if before == "lost" else state, detail)
+            news = "is back" if before == "lost" else state
+            _log.info("camera %s %s: %s", self._camera, news, detail, extra=fields)
 
 
 class PhotoProcess:
@@ -304,6 +325,11 @@ class PhotoProcess:
     @property
     def pid(self) -> int | None:
         return self._child.process.pid if self._child else None
+
+    async def use(self, options: settings.Engine, log_level: str) -> None:
+        """From the next photo on; what is in work is finished first."""
+        self._job = dataclasses.replace(self._job, engine=options, log_level=log_level)
+        await self.close()
 
     async def analyse(self, data: bytes) -> PhotoResult:
         """Faces of a photo. Raises ImageError when it cannot be used, WorkerError when the engine cannot work."""

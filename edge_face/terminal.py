@@ -46,7 +46,11 @@ class Terminal:
             at = datetime.fromtimestamp(event.timestamp).astimezone().strftime("%H:%M:%S")
             self._say(f"{at}  {_BOLD}{color}{line}{_PLAIN}")
         else:
-            _log.info(line)
+            fields = {
+                "CAMERA": event.camera, "STATUS": event.status, "REASON": event.reason, "EVENT": event.id,
+                "PERSON": event.person_id,
+            }  # fmt: skip
+            _log.info(line, extra=fields)
 
     def note(self, line: str) -> None:
         self._say(line)

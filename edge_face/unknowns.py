@@ -103,6 +103,9 @@ class Unknowns:
         """Visits that could not be noted."""
         self.gave_way = 0
 
+    def use(self, decision: settings.Decision) -> None:
+        self._decision = decision
+
     def judged(self, result: FrameResult, matches: Sequence[Match | None], verdicts: Sequence[Verdict]) -> None:
         """A frame. Keeps the best views of everybody whom nobody knows."""
         if not self.kept:

@@ -38,6 +38,7 @@ from edge_face.messages import (
     SlowDown,
     SourceState,
     Trying,
+    Tune,
     WantJpeg,
     WantPicture,
 )
@@ -177,7 +178,15 @@ class CameraLoop:
                     self._camera.limit(usual if message.share == 1 else (usual or UNBOUNDED_FPS) * message.share)
                 elif isinstance(message, Settled):
                     self._engine.settled(message.tracks)
+                elif isinstance(message, Tune):
+                    self._tune(message)
         os._exit(0)  # the parent is gone; a native call in the main thread must not keep this process
+
+    def _tune(self, new: Tune) -> None:
+        """The camera goes on."""
+        logs.use_level(new.log_level)
+        self._engine.tune(new.track_memory_s, new.max_age_s)
+        self._job = replace(self._job, jpeg_quality=new.jpeg_quality)
 
 
 class PhotoLoop:

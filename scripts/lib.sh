@@ -45,15 +45,15 @@ apt_install() {
 fingerprint() {
     {
         printf '%s\n' "$ROOT" "$(readlink -f "$VENV/bin/python")"
-        cat "$ROOT/pyproject.toml" "$ROOT/requirements/run.txt" "$ROOT/requirements/dev.txt" "$VENV/pyvenv.cfg"
+        cat "$ROOT/pyproject.toml" "$ROOT"/requirements/{run,dev,service}.txt "$VENV/pyvenv.cfg"
     } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
 
-# is_ready LEVEL : whether .venv has what LEVEL (run, dev) needs. Only shell, a few milliseconds.
+# is_ready LEVEL : whether .venv has what LEVEL (run, dev, service) needs. Only shell, a few milliseconds.
 is_ready() {
     local level stamp
     [ -x "$VENV/bin/python" ] && [ -r "$STAMP" ] && read -r level stamp <"$STAMP" || return 1
-    [ "$level" = dev ] || [ "$1" = run ] || return 1
+    [ "$level" = "$1" ] || [ "$level $1" = "dev run" ] || return 1
     [ "$stamp" = "$(fingerprint)" ]
 }
 
@@ -159,7 +159,8 @@ full? Start again later: what has been fetched is kept."
         die "edge-face itself could not be installed into .venv/ (uv's message is above)."
 }
 
-# setup LEVEL : afterwards .venv has the locked packages of LEVEL (run; dev = run and the tools) and this checkout.
+# setup LEVEL : afterwards .venv has the locked packages of LEVEL (run; dev = run and the tools; service = the daemon and
+# systemd-python) and this checkout.
 # Nothing that a developer has is taken away: once dev, .venv stays dev.
 setup() {
     is_ready "$1" && return

@@ -6,15 +6,17 @@ import argparse
 import asyncio
 import dataclasses
 import logging
+import os
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from edge_face import config, logs, settings
+from edge_face import config, logs, service, settings
 from edge_face import demo as demo_clip
 from edge_face.daemon import Daemon
 from edge_face.devices import find_cameras
-from edge_face.errors import EdgeFaceError
+from edge_face.errors import ConfigError, EdgeFaceError
 from edge_face.people import People
 from edge_face.terminal import Terminal
 
@@ -30,14 +32,18 @@ def run(args: argparse.Namespace) -> int:
     if any(camera.source == "demo" for camera in configured.cameras.values()):
         return demo(args)
     logs.configure(configured.log.level)
-    return _serve(configured)
+    return _serve(configured, lambda: _without_demo(config.load(args.config)))
 
 
 def demo(args: argparse.Namespace) -> int:
     configured = config.load(args.config)
     logs.configure(configured.log.level)
     with tempfile.TemporaryDirectory(prefix="edge-face-demo-") as folder:
-        return _serve(_demo_config(configured, Path(folder)), enrol_in_demo=True)
+        return _serve(
+            _demo_config(configured, Path(folder)),
+            lambda: _demo_config(config.load(args.config), Path(folder)),
+            enrol_in_demo=True,
+        )
 
 
 def _only_auto(configured: settings.Config) -> bool:
@@ -60,7 +66,15 @@ def _demo_config(configured: settings.Config, folder: Path) -> settings.Config:
     )
 
 
-def _serve(configured: settings.Config, *, enrol_in_demo: bool = False) -> int:
+def _without_demo(configured: settings.Config) -> settings.Config:
+    """The demo has a database and a node of its own, so nothing that runs can turn into it. Raises ConfigError."""
+    if any(camera.source == "demo" for camera in configured.cameras.values()):
+        raise ConfigError(["[camera] source: the demo begins at a start only"])
+    return configured
+
+
+def _serve(configured: settings.Config, load: Callable[[], settings.Config], *, enrol_in_demo: bool = False) -> int:
+    """`load`: read the configuration anew."""
     terminal = Terminal()
 
     async def enrol(people: People) -> None:
@@ -68,10 +82,21 @@ def _serve(configured: settings.Config, *, enrol_in_demo: bool = False) -> int:
         terminal.note(f"Demo: {person.name} is enrolled and may pass; the other visitor is a stranger.")
 
     async def serve() -> None:
-        daemon = Daemon(configured, terminal, prepare=enrol if enrol_in_demo else None)
+        in_terminal = os.isatty(0)
+
+        def hung_up() -> None:
+            """SIGHUP asks for a reload, unless it says that the terminal has gone, and with it whoever was there."""
+            if in_terminal and not os.isatty(0):
+                daemon.stop()
+            else:
+                daemon.reloader.soon("SIGHUP")
+
+        prepare = enrol if enrol_in_demo else None
+        daemon = Daemon(configured, terminal, prepare=prepare, load=load, service=service.find())
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, daemon.stop)
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
         await daemon.run()
 
     try:

@@ -58,16 +58,19 @@ class MqttSink:
         status: Callable[[], Mapping[str, Any]],
         clock: Clock,
         *,
+        on_reload: Callable[[str], None],
         retry_s: float = RETRY_S,
     ) -> None:
-        """`status`: the daemon's, from the first connection on."""
+        """`status`: the daemon's, from the first connection on. `on_reload`: told by whom it is asked."""
         self._config = config.mqtt
         self._status = status
         self._clock = clock
         self._retry_s = retry_s
         self._topics = Topics(config.node.id)
         self._snapshots = (Snapshots if config.mqtt.snapshots else NoSnapshots)(self._topics, cameras.picture)
-        self._commands = Commands(self._topics, tuple(config.cameras), cameras.pause_soon, self._snapshots.ask)
+        self._commands = Commands(
+            self._topics, tuple(config.cameras), cameras.pause_soon, self._snapshots.ask, on_reload
+        )
         self._discovery = Discovery(
             config.homeassistant,
             self._topics,
@@ -234,7 +237,7 @@ class MqttSink:
                     if not topic.endswith("/presence"):
                         await self._send_retained(link, topic, self._states[topic])
                 for topic, value in list(self._states.items()):
-                    if topic.endswith("/presence") and json.loads(value)["present"]:
+                    if topic.endswith("/presence") and (topic in self._unsent or json.loads(value)["present"]):
                         await self._send_retained(link, topic, nobody(self._clock.wall()))
                 await self._send_retained(link, self._topics.status, b"offline")
                 await link.close()

@@ -17,19 +17,24 @@ _SWITCH = {"ON": True, "OFF": False}
 
 OnPause = Callable[[bool, Sequence[str]], None]
 OnSnapshot = Callable[[Sequence[str]], None]
+OnReload = Callable[[str], None]
 
 
 class Commands:
     """`<base>/cmd/pause` with `ON` or `OFF`: recognition of all cameras off or on; `<base>/<camera>/cmd/pause` of one.
 
-    `<base>/cmd/snapshot`, with a camera or empty: their newest picture is asked for.
+    `<base>/cmd/snapshot`, with a camera or empty: their newest picture is asked for. `<base>/cmd/reload`: the
+    configuration is read anew.
     """
 
-    def __init__(self, topics: Topics, cameras: Sequence[str], on_pause: OnPause, on_snapshot: OnSnapshot) -> None:
+    def __init__(
+        self, topics: Topics, cameras: Sequence[str], on_pause: OnPause, on_snapshot: OnSnapshot, on_reload: OnReload
+    ) -> None:
         self._base = topics.base
         self._cameras = {slug(camera): camera for camera in cameras}
         self._on_pause = on_pause
         self._on_snapshot = on_snapshot
+        self._on_reload = on_reload
 
     async def subscribe(self, link: Link) -> None:
         """Raises LinkLost."""
@@ -52,6 +57,8 @@ class Commands:
             self._pause(topic, text, [self._cameras[level]] if level else list(self._cameras.values()))
         elif command == "snapshot" and not level:
             self._snapshot(topic, text)
+        elif command == "reload" and not level:
+            self._on_reload("MQTT")
         else:
             _log.warning("there is no command %r", command[:40])
 

@@ -20,7 +20,7 @@ class Budget:
 
     def __init__(self, max_age_s: float, encode_s: float) -> None:
         """`max_age_s`: a frame judged later than that is of no use. `encode_s`: first guess of the time for a face."""
-        self._max_age_s = max_age_s
+        self.max_age_s = max_age_s
         self._encode_s = encode_s
         self._search_s = 0.0
         self._full_search_s: deque[float] = deque(maxlen=2)
@@ -30,7 +30,7 @@ class Budget:
     @property
     def faces(self) -> int:
         """How many to encode in one frame; one at least."""
-        return max(1, int(ENCODING_PART * self._max_age_s / max(self._encode_s, 1e-6)))
+        return max(1, int(ENCODING_PART * self.max_age_s / max(self._encode_s, 1e-6)))
 
     def encoded(self, faces: int, took_s: float) -> None:
         self._encode_s += (took_s / faces - self._encode_s) / 2
@@ -44,12 +44,12 @@ class Budget:
 
     def rests(self, since_s: float) -> bool:
         """After a slow search, whose frame comes too late, as long again belongs to quick frames without one."""
-        return self._search_s > SEARCH_PART * self._max_age_s and since_s < 2 * self._search_s
+        return self._search_s > SEARCH_PART * self.max_age_s and since_s < 2 * self._search_s
 
     def reduction(self, least: float, now: float) -> float:
         """How much coarser than at full scale to search, because that takes too long here: `least` to 1, mostly 1."""
         full_s = min(self._full_search_s) if len(self._full_search_s) == 2 else 0.0
-        slow_s = SEARCH_PART * self._max_age_s
+        slow_s = SEARCH_PART * self.max_age_s
         full_is_due = now - self._full_search_at >= max(FULL_SEARCH_EVERY_S, full_s / FULL_SEARCH_PART)
         if full_s <= slow_s or full_is_due:
             return 1.0

@@ -67,7 +67,7 @@ class Tracker:
     """
 
     def __init__(self, memory_s: float, first_id: int = 1, known: Iterable[KnownTrack] = ()) -> None:
-        self._memory_s = memory_s
+        self.memory_s = memory_s
         self._next_id = first_id
         self.in_view: list[Track] = []
         self._away = [Track(one.id, _NOWHERE, one.last_seen, deque(one.views, VIEWS), doubtful=True) for one in known]
@@ -84,7 +84,7 @@ class Tracker:
             track.box, track.template, track.missed = _NOWHERE, None, 0
 
     def forget_old(self, now: float) -> None:
-        self._away = [track for track in self._away if now - track.last_seen <= self._memory_s]
+        self._away = [track for track in self._away if now - track.last_seen <= self.memory_s]
 
     def leave(self, track: Track) -> None:
         """The face is out of sight."""

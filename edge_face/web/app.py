@@ -13,10 +13,12 @@ from aiohttp.typedefs import Handler, Middleware
 from edge_face import prometheus, settings
 from edge_face.bus import Wants
 from edge_face.days import Days
-from edge_face.errors import EdgeFaceError
+from edge_face.errors import ConfigError, EdgeFaceError
+from edge_face.pages import Page
 from edge_face.painter import Painter
 from edge_face.queries import zone_of
-from edge_face.web import dropin
+from edge_face.reload import Plan
+from edge_face.web import dropin, schema
 from edge_face.web.apidocs import ApiDocs
 from edge_face.web.attendance import AttendanceApi
 from edge_face.web.auth import Guard
@@ -45,6 +47,8 @@ _HEALTH = Spec("Whether decisions can be made", Health, others={503: Health})
 _STATUS = Spec("Cameras, engine, queues, versions, latencies", dict[str, Any])
 _METRICS = Spec("The same for Prometheus", media=(prometheus.CONTENT_TYPE.partition(";")[0],))
 
+_RELOAD = Spec("Read the configuration anew", schema.Reloaded, others={422: schema.ConfigRefused})
+
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "edge-face"}
 
 
@@ -53,19 +57,24 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
     guard = Guard(services.role_of, config.api.host, services.clock)
     wants = Wants(services.on_viewers)
     stream = FrameStream(services.views, wants.of("stream"), guard.still_valid)
-    painter = Painter(services.jpeg_quality)
+    painter = Painter(lambda: services.config().stream.jpeg_quality)
     mjpeg = Mjpeg(services.views, wants.of("mjpeg"), guard.still_valid, services.status, painter)
     work = PhotoWork(services.people)
     uploads = Uploads(work, services, guard.still_valid)
     exports = Exports(services.thread)
+
+    def days(**query: Any) -> Page[dict[str, Any]]:
+        return Days(services.store, zone_of(services.config().attendance.timezone)).page(**query)
+
     parts: tuple[Part, ...] = (
         StatusApi(services),
+        ReloadApi(services.reload),
         LoginApi(guard, services),
         PeopleApi(work),
         UnknownsApi(services.unknowns, services.people, keep_faces=config.storage.keep_faces),
-        CamerasApi(services.cameras, work, config.decision.max_age),
+        CamerasApi(services.cameras, work, lambda: services.config().decision.max_age),
         EventsApi(services.store, exports),
-        AttendanceApi(services.store, Days(services.store, zone_of(config.attendance.timezone)).page, exports),
+        AttendanceApi(services.store, days, exports),
         stream,
         guard.tickets,
         uploads,
@@ -105,6 +114,25 @@ class StatusApi:
     async def metrics(self, _request: web.Request) -> web.Response:
         text = prometheus.exposition(self._services.status())
         return web.Response(body=text, headers={"Content-Type": prometheus.CONTENT_TYPE})
+
+
+class ReloadApi:
+    """The configuration read anew, as by SIGHUP."""
+
+    def __init__(self, reload: Callable[[str], Awaitable[Plan]] | None) -> None:
+        self._reload = reload
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/api/v1/reload", self.reload, "admin", _RELOAD)]
+
+    async def reload(self, _request: web.Request) -> web.Response:
+        if self._reload is None:
+            raise Refusal(503, "not_ready", "There is no configuration to be read anew.")
+        try:
+            return reply((await self._reload("the API")).payload())
+        except ConfigError as error:
+            said = {"error": error.code, "message": error.message, "problems": error.problems}
+            return reply(said, 422)
 
 
 def _application(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from edge_face.errors import ImageError
@@ -26,7 +28,7 @@ _BASE = "/api/v1/cameras"
 
 
 class CamerasApi:
-    def __init__(self, cameras: CameraControl, work: PhotoWork, max_age_s: float) -> None:
+    def __init__(self, cameras: CameraControl, work: PhotoWork, max_age_s: Callable[[], float]) -> None:
         """`max_age_s`: an older frame is not "now"."""
         self._cameras = cameras
         self._work = work
@@ -66,8 +68,8 @@ class CamerasApi:
         async with self._work.slots.taken():
             picture = await self._cameras.picture(camera)
             age_s = self._cameras.age_s(picture)
-            if age_s > self._max_age_s:
-                message = f"The newest frame is {age_s:.1f} s old; {self._max_age_s:g} s are allowed"
+            if age_s > (allowed_s := self._max_age_s()):
+                message = f"The newest frame is {age_s:.1f} s old; {allowed_s:g} s are allowed"
                 raise ImageError(message, "stale")
             people = self._work.people
             person = await people.enrol(said.name, [picture.jpeg], said.external_id, force=said.force)

@@ -25,6 +25,24 @@ class Error(Struct):
     success: Annotated[bool, Meta(description="Always false; on routes of older projects only.")] = False
 
 
+class ReloadedCameras(Struct):
+    added: list[str]
+    removed: list[str]
+    restarted: list[str]
+
+
+class Reloaded(Struct):
+    changed: Annotated[list[str], Meta(description="Keys that are in force by now, as `[section] key`.")]
+    needs_restart: Annotated[list[str], Meta(description="Keys that stay as they were until the next start.")]
+    cameras: Annotated[ReloadedCameras, Meta(description="All others went on and noticed nothing.")]
+
+
+class ConfigRefused(Struct):
+    error: str
+    message: str
+    problems: Annotated[list[str], Meta(description="All that is wrong, as `[section] key: reason`.")]
+
+
 class PeopleQuery(Struct):
     q: Annotated[str, Meta(description="A part of a name, id, external id or group.")] | None = None
     limit: Limit | None = None

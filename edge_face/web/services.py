@@ -15,6 +15,8 @@ from edge_face.events import FrameView, InView, Person, Snapshot
 from edge_face.outbox import Missed
 from edge_face.pages import Listing
 from edge_face.people import People
+from edge_face.reload import Plan
+from edge_face.settings import Config
 from edge_face.tokens import Role
 from edge_face.unknowns import Unknowns
 from edge_face.web.spec import Spec
@@ -99,10 +101,10 @@ class Services:
     """Told whether frames with pictures are watched, each time that it changes."""
     in_view: Callable[[], Sequence[InView]] = tuple
     """The faces now before the cameras."""
-    jpeg_quality: int = 70
-    visit_gap_s: float = 5.0
-    cooldown_s: float = 5.0
-    """As `[decision] presence_timeout` and `cooldown`; here for pictures that are sent to `/ws`."""
+    config: Callable[[], Config] = Config
+    """What is in force; it may change while the server runs."""
+    reload: Callable[[str], Awaitable[Plan]] | None = None
+    """Read the configuration anew, asked by somebody; None: nothing was read, so nothing can be."""
     clock: Clock = field(default_factory=SystemClock)
 
     async def role_of(self, token: str) -> Role | None:

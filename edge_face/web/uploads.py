@@ -17,6 +17,7 @@ from edge_face.clock import Clock
 from edge_face.database import StoreThread
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Person
+from edge_face.settings import Config
 from edge_face.web.connections import abort
 from edge_face.web.dropin import image_bytes
 from edge_face.web.forms import MAX_IMAGE_BYTES
@@ -42,18 +43,18 @@ _UPLOADS = Spec(
 class Visits:
     """When a person's pictures begin a visit: as at a camera, a visit has one row, however many pictures it has."""
 
-    def __init__(self, clock: Clock, gap_s: float, cooldown_s: float) -> None:
-        """A visit ends after `gap_s` without a picture; two rows are at least `cooldown_s` apart."""
+    def __init__(self, clock: Clock, config: Callable[[], Config]) -> None:
+        """A visit ends after `presence_timeout` without a picture; two rows are at least `cooldown` apart."""
         self._clock = clock
-        self._gap_s = gap_s
-        self._cooldown_s = cooldown_s
+        self._config = config
         self._seen: dict[str, tuple[float, float]] = {}
         """Person id to the times of the last picture and of the last row."""
 
     def begins(self, person_id: str) -> bool:
         now = self._clock.monotonic()
         seen, marked = self._seen.pop(person_id, (-float("inf"), -float("inf")))
-        begins = now - seen > self._gap_s and now - marked >= self._cooldown_s
+        decision = self._config().decision
+        begins = now - seen > decision.presence_timeout and now - marked >= decision.cooldown
         while len(self._seen) >= _REMEMBERED:
             del self._seen[next(iter(self._seen))]
         self._seen[person_id] = now, now if begins else marked
@@ -71,7 +72,7 @@ class Uploads:
         self._work = work
         self._services = services
         self._still_valid = still_valid
-        self._visits = Visits(services.clock, services.visit_gap_s, services.cooldown_s)
+        self._visits = Visits(services.clock, services.config)
         self._clients: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._closing = False
 

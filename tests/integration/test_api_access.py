@@ -24,6 +24,7 @@ ADMIN_ONLY = [
     ("POST", "/register-faces"),
     ("POST", "/process-frame/"),
     ("POST", "/process-frame"),
+    ("POST", "/api/v1/reload"),
     ("POST", "/api/v1/people"),
     ("POST", "/api/v1/people/batch"),
     ("POST", "/api/v1/recognize"),

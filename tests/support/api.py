@@ -233,6 +233,7 @@ async def running(
             pseudonym_key=KEY,
             on_viewers=wanted.append,
             in_view=lambda: in_view,
+            config=lambda: config,
         )
         server = Server(config, services)
         api = Api(

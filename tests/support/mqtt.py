@@ -37,11 +37,12 @@ async def gate(
     ids: tuple[str, ...] = ("front",),
     homeassistant: HomeAssistant = ANNOUNCED,
     status: Callable[[], Mapping[str, Any]] = statistics,
+    on_reload: Callable[[str], None] = lambda _by: None,
 ) -> AsyncIterator[tuple[MqttSink, Publisher]]:
     config = Config(
         node=Node("gate-1"), mqtt=options, cameras={id: Camera() for id in ids}, homeassistant=homeassistant
     )
-    sink = MqttSink(config, cameras or AskedCameras(), status, CLOCK, retry_s=retry_s)
+    sink = MqttSink(config, cameras or AskedCameras(), status, CLOCK, on_reload=on_reload, retry_s=retry_s)
     async with publishing(path / "edge-face.db", sink) as publisher:
         if connected:
             await until(lambda: sink.healthy)

@@ -601,3 +601,21 @@ def test_a_blocked_person_who_passed_before_a_restart_does_not_pass_again() -> N
     s.access.remember("katya", s.now - 1)
     s.frames(9, (1, is_(BLOCKED)))
     assert s.told == [NOT_ALLOWED]
+
+
+def test_other_rules_begin_the_votes_anew_and_visits_stay() -> None:
+    """A reload: one vote by the looser rule and one by the stricter are no PASS; nobody is let in twice."""
+    s = scene(threshold=0.6, cooldown=0)
+    s.frame((1, is_(KATYA)))
+    s.access.use(settings.Decision(threshold=0.25, frames=2, cooldown=0))
+    s.frame((1, is_(KATYA)))  # 0.3 by now is too far
+    s.access.use(settings.Decision(frames=3, cooldown=0))
+    s.frames(2, (1, is_(KATYA)))
+    assert s.told == []
+    s.frame((1, is_(KATYA)))
+    assert s.told == [PASS_KATYA]
+    s.access.use(settings.Decision(threshold=0.25, cooldown=0))
+    s.frames(10, (1, is_(KATYA)))
+    s.access.use(settings.Decision(cooldown=0))
+    s.frames(10, (1, is_(KATYA)))
+    assert s.told == [PASS_KATYA]

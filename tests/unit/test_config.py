@@ -251,3 +251,23 @@ def test_what_a_camera_cannot_be_asked_for_is_told(tmp_path: Path, lines: str, s
 def test_the_size_of_a_camera(tmp_path: Path) -> None:
     text = "[camera]\nsize = 1280X720\n[camera:a]\n[camera:b]\nsize = Auto\n"
     assert [camera.wanted_size for camera in load(tmp_path, text).cameras.values()] == [(1280, 720), None]
+
+
+def test_systemd_hands_over_secrets_as_files(tmp_path: Path) -> None:
+    """Of single files and of a whole folder; the environment still has the last word."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "mqtt.password").write_text("geheim\n")
+    (folder / "config_webhook.gate.secret").write_text("whsec_c2VjcmV0\n")
+    (folder / "config_webhook.gate.url").write_text("http://gate/")
+    (folder / "other").write_text("not ours")
+    file = tmp_path / "config.ini"
+    file.write_text("[mqtt]\npassword = in the file\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(folder)}
+    found = config.load(file, environ)
+    assert found.mqtt.password == "geheim"
+    assert found.webhooks["gate"].secret == "whsec_c2VjcmV0"
+    assert config.load(file, environ | {"EDGE_FACE__MQTT__PASSWORD": "last"}).mqtt.password == "last"
+    (folder / "mqtt.pasword").write_text("x")
+    with pytest.raises(ConfigError, match=r"\[mqtt\] pasword: no such key; did you mean password"):
+        config.load(file, environ)

@@ -36,7 +36,7 @@ def chip(tmp_path: Path) -> Chip:
 def test_it_slows_down_before_the_chip_does_and_speeds_up_when_it_is_cooler(
     chip: Chip, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    governor = Heat(clock, 75)
+    governor = Heat(clock, lambda: 75)
     shares = []
     for degrees in (60, 74.9, 75, 78, 79, 80, 74, 70.1, 70, 65, 60, 60):
         governor.feel(chip.is_at(degrees))
@@ -48,7 +48,7 @@ def test_it_slows_down_before_the_chip_does_and_speeds_up_when_it_is_cooler(
 
 
 def test_one_step_at_a_time(chip: Chip, clock: HandClock) -> None:
-    governor = Heat(clock, 75)
+    governor = Heat(clock, lambda: 75)
     changes = 0
     for _ in range(int(3 * STEP_S)):
         changes += governor.feel(chip.is_at(90))
@@ -57,23 +57,28 @@ def test_one_step_at_a_time(chip: Chip, clock: HandClock) -> None:
 
 
 def test_without_a_sensor_or_a_limit_nothing_changes(chip: Chip, clock: HandClock, tmp_path: Path) -> None:
-    assert not Heat(clock, 75).feel(temperature(tmp_path / "none"))
-    assert not Heat(clock, 0).feel(chip.is_at(120))
+    assert not Heat(clock, lambda: 75).feel(temperature(tmp_path / "none"))
+    assert not Heat(clock, lambda: 0).feel(chip.is_at(120))
 
 
-async def test_every_camera_hears_of_it(chip: Chip, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Camera:
-        share = 1.0
+def test_a_limit_that_is_switched_off_gives_all_frames_back(chip: Chip, clock: HandClock) -> None:
+    limit = 75.0
+    governor = Heat(clock, lambda: limit)
+    assert governor.feel(chip.is_at(80))
+    clock.now += STEP_S
+    limit = 0
+    assert governor.feel(chip.is_at(80))
+    assert governor.share == 1
+    assert not governor.feel(chip.is_at(80))
 
-        def slow_down(self, share: float) -> None:
-            self.share = share
 
+async def test_whoever_slows_down_hears_of_it(chip: Chip, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heat, "LOOK_EVERY_S", 0.01)
-    cameras = [Camera(), Camera()]
-    task = asyncio.create_task(Heat(clock, 75).watch(lambda: chip.is_at(77), lambda: cameras))
+    shares: list[float] = []
+    task = asyncio.create_task(Heat(clock, lambda: 75).watch(lambda: chip.is_at(77), shares.append))
     await asyncio.sleep(0.1)
     task.cancel()
-    assert [camera.share for camera in cameras] == [0.5, 0.5]
+    assert shares == [0.5]
 
 
 def test_a_limit_that_changes_takes_effect_at_once() -> None:

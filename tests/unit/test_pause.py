@@ -88,7 +88,7 @@ async def test_a_pause_holds_at_once_and_is_noted_when_that_is_possible(
     monkeypatch.setattr(cameras, "RETRY_S", 0.05)
     store, thread, told = FullStore(path, clock), StoreThread(), list[Pause]()
     first = control(store, thread, clock, told)
-    await first.restore()
+    first.restore(["front", "back"], await first.paused())
     assert told == [Pause("front", False), Pause("back", False)]
     watch = asyncio.create_task(first.watch())
     store.full = True
@@ -106,7 +106,7 @@ async def test_a_pause_holds_at_once_and_is_noted_when_that_is_possible(
         await watch
 
     second = control(store, thread, clock, told)
-    await second.restore()
+    second.restore(["front", "back"], await second.paused())
     assert [camera["paused"] for camera in second.list()] == [True, False]
     await second.pause("front", False)
     assert store.paused_cameras() == set()

@@ -80,7 +80,7 @@ async def test_old_events_are_deleted_and_no_others(
     for age in (95, 94, 93, 91, 89, 1):
         store.record(publishing.event(timestamp=clock.date - age * DAY))
     thread = StoreThread()
-    task = asyncio.create_task(retention.keep(store, thread, clock, 90, lambda: synced))
+    task = asyncio.create_task(retention.keep(store, thread, clock, lambda: 90, lambda: synced))
 
     async def pass_time() -> None:
         clock.now += retention.SETTLE_S

@@ -362,7 +362,7 @@ async def test_old_visitors_are_erased_and_known_no_more(
     first = scene.named(1)
     await scene.later(31 * 86_400)
     task = asyncio.create_task(
-        retention.keep(scene.store, scene.thread, clock, 0, lambda: True, (30, scene.unknowns.purge))
+        retention.keep(scene.store, scene.thread, clock, lambda: 0, lambda: True, (lambda: 30, scene.unknowns.purge))
     )
     for _ in range(2):
         await asyncio.sleep(0.1)
