@@ -98,6 +98,10 @@ async def test_by_signal_by_mqtt_and_by_the_api(tmp_path: Path, broker: Broker, 
                 "cameras": {"added": [], "removed": [], "restarted": []},
             }
 
+            audit = edge_face("audit", "--json", config=gate.config).stdout.splitlines()
+            changes = [row for row in map(json.loads, audit) if row["what"] == "configured"]
+            assert "[storage] retention" in str(changes[-1])
+
             # Everything that is wrong is said at once, everywhere, and nothing of it is in force.
             gate.write(decision={"threshold": 7, "margn": 1}, webhook={})
             refused = await asyncio.to_thread(daemon.post, "/api/v1/reload")
