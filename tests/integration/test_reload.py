@@ -100,7 +100,7 @@ async def test_by_signal_by_mqtt_and_by_the_api(tmp_path: Path, broker: Broker, 
 
             audit = edge_face("audit", "--json", config=gate.config).stdout.splitlines()
             changes = [row for row in map(json.loads, audit) if row["what"] == "configured"]
-            assert "[storage] retention" in str(changes[-1])
+            assert changes[-1]["storage.retention"] == "7"
 
             # Everything that is wrong is said at once, everywhere, and nothing of it is in force.
             gate.write(decision={"threshold": 7, "margn": 1}, webhook={})
