@@ -209,6 +209,9 @@ def _nothing(maker: _Maker) -> Advice:
         for cost in maker.measured.searches
         if (age := maker.age_ms(cost.detector, cost.min_face, 1)) is not None
     ]
+    if not maker.measured.cameras:
+        words = ["No camera's process could be tried, so nothing can be advised; the notes say why."]
+        return Advice({}, wishes.latency_ms, 0.0, 0, 0, False, (*words, *_warnings(maker)))
     words = [f"No setting of this board decides within {wishes.latency_ms:.0f} ms."]
     expected_ms = 0.0
     if ages:

@@ -28,6 +28,7 @@ from edge_face.bench.results import (
     Timing,
 )
 from edge_face.bench.stages import GALLERIES, Stages, detectors, gallery_of
+from edge_face.child import START_S
 from edge_face.errors import EdgeFaceError
 from edge_face.vision import models
 
@@ -79,6 +80,7 @@ class Bench:
 
     def run(self) -> Measured:
         """Raises BenchError."""
+        scene.must_open(self._source)
         watcher = vitals.Watcher(self._root)
         with watcher, tempfile.TemporaryDirectory(prefix="edge-face-bench-") as folder:
             backend, start_s = asyncio.run(cameras.first_start(self._config.engine))
@@ -90,8 +92,12 @@ class Bench:
             stages = Stages(seen, self._config, main, self._limit_s * _STAGE_PART)
             others = (len(loaded) - 1) * (1 if self._quick else 2)
             self._steps = _STEPS + len(GALLERIES) + 2 * len(loaded) + others
+            # First what the advice cannot do without: if time is short, all else has to wait.
+            self._cameras_of(main.detector.name, stages, seen.clip, start_s)
             self._in_this_process(stages, loaded)
-            self._with_cameras(stages, loaded, seen.clip, start_s)
+            self._larger_faces(stages, loaded)
+            self._with_threads(stages)
+            self._other_detectors(stages, loaded[1:], seen.clip, start_s)
         width, height = seen.size
         return Measured(
             board=self._board(),
@@ -159,9 +165,11 @@ class Bench:
             self._stages.append(cost.timing)
         for faces in GALLERIES:
             self._step(f"match {faces:,}")
-            matched = stages.match(faces)
+            matched = stages.match(faces) if self._left_s() > 0 else None
             if matched:
                 self._matches.append(matched)
+            elif self._left_s() <= 0:
+                self._notes.append(f"match {faces:,}: there was no time left")
             else:
                 self._notes.append(f"match {faces:,}: the board has not enough memory for so many")
         for timing in stages.telling():
@@ -174,13 +182,8 @@ class Bench:
         else:
             self._notes.append(why_not)
 
-    def _with_cameras(self, stages: Stages, loaded: list[models.Models], clip: Path, start_s: float) -> None:
-        """The configuration's detector with one camera and two first: if time is short, the others have to wait."""
-        names = [each.detector.name for each in loaded]
-        self._cameras_of(names[0], stages, clip, start_s)
-        self._larger_faces(stages, loaded)
-        self._with_threads(stages)
-        for name in names[1:]:
+    def _other_detectors(self, stages: Stages, loaded: list[models.Models], clip: Path, start_s: float) -> None:
+        for name in [each.detector.name for each in loaded]:
             if self._quick:
                 self._step(f"cameras with {name}")
                 self._notes.append(f"cameras with {name}: not with --quick; reckoned from what its search costs")
@@ -195,12 +198,14 @@ class Bench:
             self._step(what)
             start = 1.5 * start_s * count
             seconds = min(self._limit_s * _CAMERA_PART, self._left_s() - start)
+            if not self._cameras:
+                seconds = max(seconds, _LEAST_CAMERA_S)  # without one there is no advice
             if seconds < _LEAST_CAMERA_S:
                 self._notes.append(f"{what}: there was no time left")
                 continue
             try:
                 run = asyncio.run(
-                    cameras.watch(count, self._config, engine, clip, gallery, seconds, self._left_s() - seconds)
+                    cameras.watch(count, self._config, engine, clip, gallery, seconds, max(START_S, self._left_s()))
                 )
             except BenchError as error:
                 self._notes.append(f"{what}: {error.message}")

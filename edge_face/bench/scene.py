@@ -77,6 +77,15 @@ def take(source: str, config: settings.Config, models: Models, folder: Path, lim
     return Scene(shown, frames, faces, _write(frames, folder / "scene.avi"))
 
 
+def must_open(source: str) -> None:
+    """A mistyped name is told at once, before the models are loaded. Raises BenchError."""
+    if source and source != "demo":
+        try:
+            open_source(settings.Camera(source=source, realtime=False), SystemClock()).close()
+        except CaptureError as error:
+            raise BenchError(error.message) from None
+
+
 def _demo() -> list[BgrImage]:
     scene = DemoScene(FPS)
     first = 2 * FPS  # somebody comes, stays and leaves, and a second nobody
