@@ -13,9 +13,9 @@ The clip is a live camera: while a loop works, frames pass by that it never sees
 own and decodes for itself. They take turns every two seconds of the clip, so that a noisy machine is noisy for all.
 
 A visit of the enrolled person is right if they are named and nobody else is, missed if nobody is named; a stranger's
-visit is right if nobody is named. To name a wrong person is wrong. "named": from the first frame of a visit to the right
-name, walking up included. CPU time is that of all threads of the process, decoding included. On the demo's scene all
-eight loops take three minutes, most of it dlib's CNN.
+visit is right if nobody is named. To name a wrong person is wrong. "named ms": from the first frame of a visit to the
+right name, walking up included. CPU time is that of all threads of the process, decoding included. All loops together
+take some minutes, most of which dlib's CNN takes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from edge_face.engine import Engine
 from edge_face.vision import models
 
 TURN_S = 2.0
-DEMO_VISITS = 4
 ACCEPT, COOLDOWN_S, SCALE, QUALITY = 0.45, 5.0, 0.5, 70
 """Of the service with Flask, OpenCV and WebSocket, as its description gives them."""
 
@@ -135,7 +134,7 @@ def yunet(job: Job, known: npt.NDArray[np.float32]) -> Step:
     def step(frame: Frame, _number: int) -> list[str | None]:
         height, width = frame.shape[:2]
         detector.setInputSize((width, height))
-        found = detector.detect(frame)[1]
+        found: Any = detector.detect(frame)[1]  # None without a face, which OpenCV's types do not tell
         boxes = [] if found is None else [[round(float(value)) for value in face[:4]] for face in found]
         places = [(max(0, y), min(width, x + w), min(height, y + h), max(0, x)) for x, y, w, h in boxes]
         return name(np.ascontiguousarray(frame[:, :, ::-1]), places)
@@ -301,12 +300,12 @@ def outcome_of(visit: Visit, named: list[tuple[Any, ...]], fps: float) -> tuple[
     return ("missed", None) if answered is None else ("right", answered - visit.first / fps)
 
 
-def demo_clip(path: Path) -> list[Visit]:
+def demo_clip(path: Path, count: int) -> list[Visit]:
     """The demo's scene, until its first visits are over."""
     scene, visits, number = demo.DemoScene(), list[Visit](), 0
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), demo.FPS, (demo.WIDTH, demo.HEIGHT))
     begun: tuple[int, bool] | None = None
-    while len(visits) < DEMO_VISITS:
+    while len(visits) < count:
         present = scene.person_at(number)
         if present is not None:
             begun = begun or (number, present[0] == 0)
@@ -361,6 +360,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--loops", default="", metavar="NAMES", help=", ".join(LOOPS))
+    parser.add_argument("--demo-visits", type=int, default=4, metavar="N", help="of the demo's scene (default 4)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     names = args.loops.split(",") if args.loops else [name for name in LOOPS if args.yunet or "yunet" not in name]
@@ -370,7 +370,7 @@ def main() -> None:
         parser.error("YuNet's loops need its file: --yunet")
     with tempfile.TemporaryDirectory(prefix="edge-face-compare-") as folder:
         clip = args.clip or Path(folder) / "demo.avi"
-        visits = [] if args.clip else demo_clip(clip)
+        visits = [] if args.clip else demo_clip(clip, args.demo_visits)
         capture = cv2.VideoCapture(str(clip))
         good, first = capture.read()
         if not good:

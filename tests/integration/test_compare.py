@@ -56,6 +56,6 @@ def test_edge_face_is_right_at_each_visit_and_costs_less() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = json.loads(done.stdout)["rows"]
-    assert (ours["right"], ours["wrong"], ours["missed"]) == (4, 0, 0)
+    assert (ours["right"], ours["wrong"], ours["missed"]) == (2, 0, 0)
     assert ours["cpu_ms"] < theirs["cpu_ms"]
     assert all(row["memory_mib"] > 50 and row["fps"] > 0 and 0 < row["seen"] <= 1 for row in (ours, theirs))
