@@ -176,10 +176,11 @@ def _advice(maker: _Maker, plan: _Plan, asked: int) -> Advice:
     keys = f"min_face = {plan.min_face}, threads = {plan.threads} and fps = {plan.fps}"
     within = f"within the {wishes.latency_ms:.0f} ms that were asked for ({_agree(wishes.frames)})"
     served = f"{_count(cameras, 'camera')} so{' (more were not asked)' if cameras == MOST_CAMERAS else ''}"
+    faces = f", and {'at least ' if at_least else ''}{people:,} enrolled faces" if maker.measured.matches else ""
     words = [
         f"Use the detector {plan.detector} with {keys}.",
         f"A face is then decided about {plan.expected_ms:.0f} ms after its first picture, {within}.",
-        f"The board can serve {served}, and {'at least ' if at_least else ''}{people:,} enrolled faces.",
+        f"The board can serve {served}{faces}.",
     ]
     if plan.min_face > wishes.min_face:
         words.append(

@@ -60,13 +60,13 @@ def apply(advice: Advice, file: Path) -> Path:
     return kept
 
 
-def changed(text: str, wanted: Mapping[str, str]) -> str:
+def changed(text: str, wanted: dict[str, str]) -> str:
     """`text` with these values (`section.key`). A camera's own value of a key of [camera] changes as well."""
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith(("\n", "\r")):
         lines[-1] += newline
-    for name, value in wanted.items():
+    for name, value in reversed(wanted.items()):  # each new one stands at the head of its section
         section, _, key = name.partition(".")
         lines = _set(lines, section, key, value, newline)
     return "".join(lines)

@@ -143,6 +143,10 @@ def test_people_end_where_matching_takes_too_long() -> None:
     assert (advice.people, advice.people_at_least) == (1000, False)
 
 
+def test_people_are_not_spoken_of_where_matching_was_not_measured() -> None:
+    assert "enrolled" not in " ".join(advise(dataclasses.replace(FAST, matches=()), Wishes()).words)
+
+
 def test_a_detector_without_a_run_is_reckoned_from_another() -> None:
     found = measured({("hog", 80): 20, ("cnn", 80): 110}, {("hog", 1): 40.0})
     assert (
@@ -311,6 +315,11 @@ def test_apply_keeps_the_ends_of_lines() -> None:
     assert (
         apply.changed("[engine]\r\ndetector = cnn\r\n", {"engine.detector": "hog"}) == "[engine]\r\ndetector = hog\r\n"
     )
+
+
+def test_apply_adds_what_is_not_there() -> None:
+    added = "detector = hog\nmin_face = 100\nthreads = 3\n"
+    assert apply.changed("[engine]\n# mine\n", ADVICE.settings) == f"[engine]\n{added}# mine\n\n[camera]\nfps = 8\n"
 
 
 def test_apply_goes_through_a_link(tmp_path: Path) -> None:
