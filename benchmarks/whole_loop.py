@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ from edge_face.gallery import Gallery
 from edge_face.vision import models
 
 FPS = 30
+MAN = "Man"
+"""Who is seen and enrolled."""
 PART = 60
 """Frames of a turn."""
 
@@ -51,25 +54,24 @@ class Loop:
         return self.cpu_s / self.frames * 1000
 
 
-def gallery_of(first: npt.NDArray[np.float32], people: int) -> tuple[list[Person], npt.NDArray[np.float32]]:
+def gallery_of(first: npt.NDArray[np.float32], people: int) -> npt.NDArray[np.float32]:
     """The man and strangers who look like nobody: random directions at the length of dlib's descriptors."""
     rng = np.random.default_rng(0)
     matrix = rng.normal(0, 0.12, (people, 128)).astype(np.float32)
     matrix[people // 2] = first
-    persons = [
-        Person(f"p{number}", "Man" if number == people // 2 else f"Stranger {number}") for number in range(people)
-    ]
-    return persons, matrix
+    return matrix
 
 
-def ours(
-    options: settings.Engine, people: int, first_frame: npt.NDArray[np.uint8]
-) -> tuple[Loop, Engine, npt.NDArray[np.float32]]:
-    loaded = models.load(options)
+def names_of(people: int) -> list[str]:
+    """Of `gallery_of`."""
+    return [MAN if number == people // 2 else f"Stranger {number}" for number in range(people)]
+
+
+def ours(loaded: models.Models, options: settings.Engine, known: npt.NDArray[np.float32]) -> tuple[Loop, Engine]:
     engine = Engine(loaded, options)
-    rgb = np.ascontiguousarray(first_frame[:, :, ::-1])
-    persons, matrix = gallery_of(engine.still(rgb)[0].encoding, people)
-    gallery = Gallery.build(persons, np.arange(people, dtype=np.int32), matrix)
+    people = len(known)
+    persons = [Person(f"p{number}", name) for number, name in enumerate(names_of(people))]
+    gallery = Gallery.build(persons, np.arange(people, dtype=np.int32), known)
     access = Access(settings.Decision())
 
     def step(frame: npt.NDArray[np.uint8], number: int) -> list[str | None]:
@@ -82,28 +84,44 @@ def ours(
         engine.settled(outcome.settled)
         return [verdict.person.name if verdict.person else None for verdict in outcome.verdicts]
 
-    return Loop(f"edge-face ({loaded.detector.name}, {loaded.backend})", step), engine, matrix
+    return Loop(f"edge-face ({loaded.detector.name}, {loaded.backend})", step), engine
 
 
-def theirs(known: npt.NDArray[np.float32]) -> Loop:
+def face_recognition_package() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports pkg_resources
         import face_recognition
 
-    names = ["Man" if number == len(known) // 2 else f"Stranger {number}" for number in range(len(known))]
+    return face_recognition
+
+
+Names = Callable[[npt.NDArray[np.uint8], Any], list[str | None]]
+
+
+def their_names(package: Any, known: npt.NDArray[np.float32]) -> Names:
+    """How face_recognition's examples name faces of an RGB picture: the nearest one, if it is one of the matches."""
+    names = names_of(len(known))
     encodings = list(known.astype(np.float64))
-    shown: list[str | None] = []
+
+    def name(picture: npt.NDArray[np.uint8], places: Any) -> list[str | None]:
+        shown: list[str | None] = []
+        for encoding in package.face_encodings(picture, places):
+            matches = package.compare_faces(encodings, encoding)
+            best = int(np.argmin(package.face_distance(encodings, encoding)))
+            shown.append(names[best] if matches[best] else None)
+        return shown
+
+    return name
+
+
+def theirs(known: npt.NDArray[np.float32]) -> Loop:
+    package = face_recognition_package()
+    name = their_names(package, known)
 
     def step(frame: npt.NDArray[np.uint8], number: int) -> list[str | None]:
         if number % 2 == 0:
-            small = np.ascontiguousarray(cv2.resize(frame, (0, 0), fx=0.25, fy=0.25)[:, :, ::-1])
-            places = face_recognition.face_locations(small)
-            shown.clear()
-            for encoding in face_recognition.face_encodings(small, places):
-                matches = face_recognition.compare_faces(encodings, encoding)
-                best = int(np.argmin(face_recognition.face_distance(encodings, encoding)))
-                shown.append(names[best] if matches[best] else None)
-            return list(shown)
+            small = np.ascontiguousarray(cv2.resize(frame, (0, 0), fx=0.25, fy=0.25)[:, :, ::-1], dtype=np.uint8)
+            return name(small, package.face_locations(small))
         return []
 
     return Loop("face_recognition, faster loop", step)
@@ -127,8 +145,8 @@ def turns(loops: list[Loop], clip: str) -> Iterator[None]:
                 named = loop.step(np.asarray(frame, dtype=np.uint8), number + offset)
                 loop.took_ms.append((time.perf_counter() - started) * 1000)
                 loop.frames += 1
-                loop.decided += "Man" in named
-                loop.wrong += any(name not in (None, "Man") for name in named)
+                loop.decided += MAN in named
+                loop.wrong += any(name not in (None, MAN) for name in named)
             else:
                 loop.cpu_s += time.process_time() - begin
         number += PART
@@ -142,7 +160,10 @@ def run(
     cv2.setNumThreads(threads)
     _, first = cv2.VideoCapture(clip).read()
     options = settings.Engine(threads=threads, detector=detector, yunet_model=yunet)
-    mine, engine, matrix = ours(options, people, np.asarray(first, dtype=np.uint8))
+    loaded = models.load(options)
+    rgb = np.ascontiguousarray(np.asarray(first, dtype=np.uint8)[:, :, ::-1])
+    matrix = gallery_of(Engine(loaded, options).still(rgb)[0].encoding, people)
+    mine, engine = ours(loaded, options, matrix)
     other = theirs(matrix)
     for _ in turns([mine, other], clip):
         pass

@@ -93,6 +93,7 @@ def _add_running(add: _Add) -> None:
     add("check", "try config, models, cameras, broker and webhooks", "check:check", "edge-face check")
     sub = add("models", "list and verify the models, test every backend", "models:models", "edge-face models --json")
     sub.add_argument("--json", action="store_true", help="one object with files and backends")
+    _add_bench(add)
     sub = add("config", "print the configuration, secrets masked", "config:config", "edge-face config --defaults")
     sub.add_argument("--defaults", action="store_true", help="print a commented file with every key at its default")
 
@@ -123,6 +124,45 @@ def _add_data(add: _Add) -> None:
     )
     sub.add_argument("--until", type=_time, metavar="T", help="before this time")
     sub.add_argument("--json", action="store_true", help="one object per row and line")
+
+
+def _add_bench(add: _Add) -> None:
+    sub = add(
+        "bench",
+        "measure this board, and say what it can serve (under 3 minutes)",
+        "bench:bench",
+        "edge-face bench --html report.html",
+    )
+    sub.add_argument("--quick", action="store_true", help="half a minute: fewer rounds, cameras with one detector")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots: one page to send to others")
+    sub.add_argument(
+        "--source",
+        metavar="CLIP",
+        help="measure with this clip, or camera, in which somebody looks into the camera; default: the demo's photos, "
+        "else the first camera",
+    )
+    sub.add_argument(
+        "--latency",
+        type=_milliseconds,
+        default=300.0,
+        metavar="MS",
+        help="milliseconds from a face's first picture to the decision that the advice has to hold (default 300)",
+    )
+    sub.add_argument(
+        "--apply", action="store_true", help="write the advice into the config file, and keep a copy of it"
+    )
+    sub.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # for tests: how long it may take
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 10 <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f"expected 10 to 60000 milliseconds, not {text}")
+    return value
 
 
 def _add_people(add: _Add) -> None:

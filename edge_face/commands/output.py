@@ -1,4 +1,4 @@
-"""Where a list goes: the terminal, a pipe or a file."""
+"""Where a list goes: the terminal, a pipe or a file; and the bar that shows how far a long command is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_face import export
+
+_BAR = 30
 
 
 def refuses(args: argparse.Namespace, command: str) -> bool:
@@ -26,3 +28,16 @@ def write(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: 
     else:
         with args.output.open("wb") as file:
             export.write(rows, args.format, file, columns)
+
+
+def show_bar(done: int, total: int, what: str = "") -> None:
+    """On a terminal only."""
+    if sys.stderr.isatty():
+        filled = _BAR * done // max(1, total)
+        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total} {what}".rstrip()
+        print(f"\r\033[K{bar}", end="", file=sys.stderr, flush=True)
+
+
+def clear_bar() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

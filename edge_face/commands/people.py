@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_face import config, zips
 from edge_face.backups import Backups
+from edge_face.commands.output import clear_bar, show_bar
 from edge_face.commands.session import open_people, open_store
 from edge_face.errors import EdgeFaceError, ImageError, RequestError
 from edge_face.events import Person
@@ -20,8 +21,6 @@ from edge_face.people import Still
 from edge_face.queries import local_time
 from edge_face.settings import Config
 from edge_face.zips import Member
-
-_BAR = 30
 
 
 def enroll(args: argparse.Namespace) -> int:
@@ -54,10 +53,10 @@ async def _enroll_many(configured: Config, files: zips.Archive | _Folder, *, for
             done += 1
             if report.error:
                 refused += 1
-                _clear_bar()
+                clear_bar()
                 print(f"refused {_shown(report.file)}: {_shown(report.message)}", file=sys.stderr)
-            _show_bar(done, len(files))
-    _clear_bar()
+            show_bar(done, len(files))
+    clear_bar()
     print(f"enrolled {_count(done - refused, 'photo')}, refused {refused}")
     return 1 if refused or not done else 0
 
@@ -208,14 +207,3 @@ def _print_json(body: dict[str, Any]) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _show_bar(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        filled = _BAR * done // max(1, total)
-        print(f"\r[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}", end="", file=sys.stderr, flush=True)
-
-
-def _clear_bar() -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -36,6 +36,14 @@ _CACHED = 8
 _PING_S = 30.0
 
 
+def message(view: FrameView, with_frame: bool) -> bytes:
+    """What a viewer is sent of a frame."""
+    body = view.payload()
+    if with_frame:
+        body["frame"] = view.result.jpeg  # bytes become base64
+    return msgspec.json.encode(body)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _Viewer:
     socket: web.WebSocketResponse
@@ -139,10 +147,7 @@ class FrameStream:
         """The message, made once however many viewers there are."""
         text = self._texts.get((view, with_frame))
         if text is None:
-            body = view.payload()
-            if with_frame:
-                body["frame"] = view.result.jpeg  # bytes become base64
-            text = self._texts[view, with_frame] = msgspec.json.encode(body)
+            text = self._texts[view, with_frame] = message(view, with_frame)
             if len(self._texts) > _CACHED:
                 del self._texts[next(iter(self._texts))]
         return text

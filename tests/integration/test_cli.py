@@ -42,6 +42,7 @@ COMMANDS = (
     "run",
     "demo",
     "check",
+    "bench",
     "config",
     "enroll",
     "people",

@@ -1,0 +1,1 @@
+"""`edge-face bench`: how fast this board is, and what it can serve."""
