@@ -49,7 +49,6 @@ _log = logging.getLogger(__name__)
 TICK_S = 0.2
 CLOCK_POLL_S = 2.0
 BACKLOG_POLL_S = 5.0
-TOKEN_RETRY_S = 5.0
 ANNOUNCEMENTS = 1000
 """Decisions that may wait for the database; more than that means that it hangs, and the oldest have expired."""
 
@@ -142,7 +141,7 @@ class Daemon:
             cameras.restore(config.cameras, await cameras.paused())
 
             tokens = Tokens(store, self._clock)
-            self._admin = await upkeep.admin_token(tokens, thread, config.storage)
+            admin = await upkeep.admin_token(tokens, thread, config.storage)
             server = Server(
                 config,
                 Services(
@@ -167,7 +166,7 @@ class Daemon:
             stack.push_async_callback(server.stop)
             self._terminal.welcome(
                 url=server.url,
-                token=self._admin,
+                token=admin,
                 token_file=str(token_file(Path(config.storage.path))),
                 topic=f"edge-face/{slug(config.node.id)}/+/event",
                 broker=config.mqtt.host,
@@ -191,7 +190,7 @@ class Daemon:
                     ("backlog", self._watch_backlog(store, journal, thread)),
                     ("board", self._board.watch()),
                     ("heat", self._heat.watch(lambda: self._board.vitals.temperature_c, self._fleet.slow_down)),
-                    ("tokens", self._watch_tokens(tokens, thread)),
+                    ("tokens", upkeep.make_admin_token(tokens, thread, self._config.storage)),
                     ("retention", self._keep_events(store, thread)),
                     ("pauses", cameras.watch()),
                     ("unknowns", self._unknowns.run()),
@@ -375,13 +374,6 @@ class Daemon:
                     with contextlib.suppress(StoreError):  # then before the next time that old events are deleted
                         await thread.run(store.date_events)
             await asyncio.sleep(CLOCK_POLL_S)
-
-    async def _watch_tokens(self, tokens: Tokens, thread: StoreThread) -> None:
-        """After a start on a full disk: make the admin token as soon as there is room."""
-        while True:
-            await asyncio.sleep(TOKEN_RETRY_S)
-            if not self._admin:
-                self._admin = await upkeep.admin_token(tokens, thread, self._config.storage)
 
     async def _watch_backlog(self, store: Store, journal: Journal, thread: StoreThread) -> None:
         """For status and metrics, which must not wait for the database."""

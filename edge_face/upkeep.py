@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ from edge_face.tokens import Tokens, token_file
 
 _log = logging.getLogger(__name__)
 
+TOKEN_RETRY_S = 5.0
+
 
 async def admin_token(tokens: Tokens, thread: StoreThread, options: settings.Storage) -> str:
     """Empty while there is none and none can be written: the gate works without the API."""
@@ -22,6 +25,13 @@ async def admin_token(tokens: Tokens, thread: StoreThread, options: settings.Sto
     except StoreError as error:
         _log.error("there is no admin token yet: %s", error)
         return ""
+
+
+async def make_admin_token(tokens: Tokens, thread: StoreThread, options: settings.Storage) -> None:
+    """For ever. After a start on a full disk: as soon as there is room."""
+    while not await admin_token(tokens, thread, options):
+        await asyncio.sleep(TOKEN_RETRY_S)
+    await asyncio.Event().wait()
 
 
 async def forget_thumbnails(store: Store, thread: StoreThread) -> None:
