@@ -29,9 +29,10 @@ async def admin_token(tokens: Tokens, thread: StoreThread, options: settings.Sto
 
 async def make_admin_token(tokens: Tokens, thread: StoreThread, options: settings.Storage) -> None:
     """For ever. After a start on a full disk: as soon as there is room."""
-    while not await admin_token(tokens, thread, options):
+    while True:
+        if await admin_token(tokens, thread, options):
+            await asyncio.Event().wait()
         await asyncio.sleep(TOKEN_RETRY_S)
-    await asyncio.Event().wait()
 
 
 async def forget_thumbnails(store: Store, thread: StoreThread) -> None:
