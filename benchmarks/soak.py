@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import signal
 import statistics
@@ -213,9 +214,14 @@ def wrong(record: Record, stored: list[dict[str, Any]]) -> list[str]:
                 found.append(f"{way} got the PASS {event['seq']} {at - event['expires_at']:.2f} s after it expired")
             if not _allowed(record, event, at):
                 found.append(f"{way} got a PASS of {event['name']}, who was removed before")
+    told = {event["id"]: event["name"] for _, event in (*record.mqtt, *record.webhook)}
     for event in stored:
-        if not _allowed(record, event, event["timestamp"]):
-            found.append(f"{event['name']} passed (event {event['seq']}) without being enrolled")
+        # A removal erases the name from the history; who it was stands in what was told.
+        name = event["name"] or told.get(event["id"])
+        if name and not _allowed(record, event | {"name": name}, event["timestamp"]):
+            found.append(f"{name} passed (event {event['seq']}) without being enrolled")
+        if name and not event["name"] and record.enrolled.get(name, (0.0, math.inf))[1] == math.inf:
+            found.append(f"the event {event['seq']} has lost its name, and {name} was not removed")
         if event["status"] == "PASS" and event["latency_ms"] > MAX_AGE_S * 1000:
             found.append(f"the PASS {event['seq']} was decided {event['latency_ms']} ms after the grab")
         if event["status"] == "REJECT" and event["name"] is not None:
