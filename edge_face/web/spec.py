@@ -62,10 +62,7 @@ class Spec:
 
 def query_of(request: web.Request, kind: type[T]) -> T:
     """The query as `kind`; parameters that it does not know are ignored. Raises RequestError."""
-    try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"In the query: {_words(error)}.", "bad_query") from None
+    return _converted(dict(request.query), kind, ("query", "bad_query"), strict=False)
 
 
 def texts_of(texts: Mapping[str, str], kind: type[T]) -> T:
@@ -76,10 +73,7 @@ def texts_of(texts: Mapping[str, str], kind: type[T]) -> T:
             raise RequestError(f"The field {each.name} is missing.", "missing_field")
         if each.name in values and getattr(each.type, "__origin__", each.type) is bool:  # may be Annotated
             values[each.name] = _flag(values[each.name], each.name)
-    try:
-        return msgspec.convert(values, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"In the form: {_words(error)}.", "bad_field") from None
+    return _converted(values, kind, ("form", "bad_field"), strict=False)
 
 
 async def body_of(request: web.Request, kind: type[T], limit: int = MAX_JSON_BYTES) -> T:
@@ -88,10 +82,18 @@ async def body_of(request: web.Request, kind: type[T], limit: int = MAX_JSON_BYT
 
 
 def convert_body(body: Mapping[str, Any], kind: type[T]) -> T:
+    return _converted(body, kind, ("body", "bad_field"), strict=True)
+
+
+def _converted(values: Mapping[str, Any], kind: type[T], where: tuple[str, str], *, strict: bool) -> T:
+    """`where`: the place in words, and the error's code."""
+    place, code = where
     try:
-        return msgspec.convert(body, kind)
+        return msgspec.convert(values, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise RequestError(f"In the body: {_words(error)}.", "bad_field") from None
+        raise RequestError(f"In the {place}: {_words(error)}.", code) from None
+    except UnicodeEncodeError:  # half a surrogate pair, for which Python has a character and Unicode has none
+        raise RequestError(f"In the {place}: a text is not Unicode.", code) from None
 
 
 async def object_of(request: web.Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -164,6 +164,15 @@ async def test_broken_forms(api: Api, content_type: str, body: bytes, status: in
     assert (got, answer["error"]) == (status, error)
 
 
+async def test_a_field_whose_name_is_no_unicode(api: Api) -> None:
+    await enrol(api, "Katya", 1)
+    head = b'--b\r\nContent-Disposition: form-data; name="force\xff"\r\n\r\nyes\r\n'
+    picture = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\nface 2\r\n--b--\r\n'
+    media = {"Content-Type": "multipart/form-data; boundary=b"}
+    status, answer, _ = await api.ask("POST", "/api/v1/people/katya/faces", data=head + picture, headers=media)
+    assert (status, answer["error"]) == (400, "bad_field")
+
+
 async def test_a_body_that_is_too_large_is_not_read_to_its_end(api: Api) -> None:
     status, body, _ = await api.ask("POST", "/api/v1/recognize", data=multipart(("image", b"x" * (21 << 20))))
     assert (status, body["error"]) == (413, "too_large")

@@ -85,6 +85,7 @@ def test_backup_while_it_runs_and_restore_when_it_is_stopped(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 def test_a_damaged_database_is_replaced_and_that_is_said_loudly(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -80,14 +80,14 @@ async def test_killed_crashed_hung_and_leaking_children_are_replaced_and_nobody_
         storage=settings.Storage(path=str(tmp_path / "edge-face.db")),
         api=settings.Api(port=free_port()),
     )
-    daemon = Daemon(config, Terminal(), prepare=enrol_eileen)  # type: ignore[arg-type]
+    daemon = Daemon(config, Terminal(), prepare=enrol_eileen, load=lambda: config)  # type: ignore[arg-type]
 
     def camera() -> dict[str, object]:
         found: dict[str, object] = daemon.status()["cameras"][0]
         return found
 
     def process() -> CameraProcess:
-        return daemon._cameras["front"]
+        return daemon._fleet.processes["front"]
 
     async def sees_both() -> None:
         before = camera()["frames"]
@@ -96,7 +96,9 @@ async def test_killed_crashed_hung_and_leaking_children_are_replaced_and_nobody_
 
     task = asyncio.create_task(daemon.run())
     try:
-        await until(lambda: daemon._cameras and process().pid and camera()["decisions"] == {"match": 1, "unknown": 1})
+        await until(
+            lambda: daemon._fleet.processes and process().pid and camera()["decisions"] == {"match": 1, "unknown": 1}
+        )
         await sees_both()
         async with measured_stalls() as stalls:
             for count, fault in enumerate(

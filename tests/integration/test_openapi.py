@@ -72,6 +72,7 @@ def schemathesis(url: str, header: str, examples: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_schemathesis_at_the_login(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delays, "LONGEST_S", 0.001)
     command = [
@@ -87,6 +88,7 @@ async def test_schemathesis_at_the_login(api: Api, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 @pytest.mark.timeout(300)
 def test_schemathesis_finds_no_answer_that_is_not_in_the_document(tmp_path: Path, data: Path) -> None:
     clip = data / "video" / "one-man-turning-head.mp4"
