@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -50,21 +50,33 @@ def measured(script: str, *args: str) -> dict[str, Any]:
     return found
 
 
-def measure_all(photos: str, clip: str, yunet: str, count: int) -> dict[str, dict[str, Any]]:
-    """Benchmark to its JSON. The loop runs once for each detector."""
+def measure_all(
+    photos: str, clip: str, yunet: str, count: int, known: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Benchmark to its JSON; those in `known` are not measured again. The loop runs once for each detector."""
     yunet_args = ("--yunet", yunet) if yunet else ()
-    loops = [measured("whole_loop.py", clip, "--detector", "hog"), measured("whole_loop.py", clip, "--detector", "cnn")]
-    if yunet:
-        loops.append(measured("whole_loop.py", clip, "--detector", "yunet", *yunet_args))
+
+    def whole_loop() -> dict[str, Any]:
+        detectors = ("hog", "cnn", *(("yunet",) if yunet else ()))
+        loops = [
+            measured("whole_loop.py", clip, "--detector", each, *(yunet_args if each == "yunet" else ()))
+            for each in detectors
+        ]
+        return {"rows": [row for loop in loops for row in loop["rows"]]}
+
+    benchmarks: dict[str, Callable[[], dict[str, Any]]] = {
+        "encoder": lambda: measured("encoder.py", photos, "--photos", str(count)),
+        "detectors": lambda: measured("detectors.py", photos, "--photos", str(count), *yunet_args),
+        "whole_loop": whole_loop,
+        "gallery": lambda: measured("gallery.py"),
+        "memory": lambda: measured("memory.py"),
+        "latency": lambda: measured("latency.py"),
+        "storage": lambda: measured("storage.py"),
+        "viewers": lambda: measured("viewers.py"),
+    }
     return {
-        "encoder": measured("encoder.py", photos, "--photos", str(count)),
-        "detectors": measured("detectors.py", photos, "--photos", str(count), *yunet_args),
-        "whole_loop": {"rows": [row for loop in loops for row in loop["rows"]]},
-        "gallery": measured("gallery.py"),
-        "memory": measured("memory.py"),
-        "latency": measured("latency.py"),
-        "storage": measured("storage.py"),
-        "viewers": measured("viewers.py"),
+        name: known[name] if name in known else measure() | {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}
+        for name, measure in benchmarks.items()
     }
 
 
@@ -133,7 +145,7 @@ def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -
         ("storage", "Storage: what an event costs the card"),
         ("viewers", "Viewers of the live stream: 640x480 at 10 fps"),
     ):
-        yield f"\n## {title}\n\n`benchmarks/{name}.py`\n"
+        yield f"\n## {title}\n\n`benchmarks/{name}.py`, {found[name]['at']} UTC\n"
         yield from table(found[name]["rows"])
         if agreement := found[name].get("agreement"):
             yield "\nAgreement with dlib's CNN:\n"
@@ -175,8 +187,12 @@ def main() -> None:
     parser.add_argument("--yunet", default="", metavar="FILE", help="YuNet's model file")
     parser.add_argument("--count", type=int, default=100, help="how many of the photos")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there, too")
+    parser.add_argument("--again", nargs="+", metavar="NAME", help="only these; the others are read from --json FILE")
     args = parser.parse_args()
-    found = measure_all(args.photos, args.clip, args.yunet, args.count)
+    known = json.loads(args.json.read_text()) if args.again else {}
+    found = measure_all(
+        args.photos, args.clip, args.yunet, args.count, {name: known[name] for name in known if name not in args.again}
+    )
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     checked = list(promises(found))
