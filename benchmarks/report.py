@@ -120,7 +120,7 @@ def _row(rows: Rows, **keys: object) -> dict[str, Any]:
 def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -> Iterator[str]:
     yield "# Performance\n"
     yield "Printed by `benchmarks/report.py`; each table by the benchmark that it names, its peers in the same run."
-    yield "The machine is shared, so the ratios count, not the milliseconds. Times of one thread, down to the gallery.\n"
+    yield "The machine is shared, so the ratios count, not the milliseconds. One thread, down to the gallery.\n"
     yield f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()},"
     yield ", ".join(f"{name} {version(name)}" for name in PACKAGES) + "."
     yield "\n## Promises\n"
