@@ -44,7 +44,7 @@ from tests.support.processes import Usage, children, usage
 from tests.support.streams import StreamServer, busy_gate, write_clip
 
 SAMPLE_S = 2.0
-WARM_UP_PART, LONGEST_WARM_UP_S = 0.3, 600.0
+WARM_UP_PART, LONGEST_WARM_UP_S = 0.4, 600.0
 MOST_GROWTH = 0.02
 MAX_AGE_S, EVENT_TTL_S = 1.0, 5.0
 DELIVERY_S = 1.0
