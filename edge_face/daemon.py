@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import platform
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
@@ -173,10 +172,7 @@ class Daemon:
                 broker=config.mqtt.host,
                 cameras={camera: mask_url(options.source) for camera, options in config.cameras.items()},
             )
-            # What is there by now stays. To look through it for garbage again and again would hold the event loop up,
-            # for 25 ms on a fast machine, and for longer on a small board.
-            gc.collect()
-            gc.freeze()
+            upkeep.keep_heap()
             await self._work(store, journal, thread, tokens, cameras)
 
     async def _work(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from pathlib import Path
@@ -33,6 +34,14 @@ async def make_admin_token(tokens: Tokens, thread: StoreThread, options: setting
         if await admin_token(tokens, thread, options):
             await asyncio.Event().wait()
         await asyncio.sleep(TOKEN_RETRY_S)
+
+
+def keep_heap() -> None:
+    """What is there after the start stays for ever. To look through it for garbage again and again would hold the event
+    loop up, for 25 ms on a fast machine, and for longer on a small board.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def forget_thumbnails(store: Store, thread: StoreThread) -> None:
