@@ -31,6 +31,10 @@ _MOST_BOXES = 1000
 _LONGEST_PX = 640
 """Faces of 500 pixels it loses, so that a larger picture is searched at half its size too, and so on."""
 
+_SHORTEST_PX = 64
+"""OpenCV's network reads memory that it has not written, and finds faces there, when a side is 32 pixels or less: its
+coarsest map is then one cell wide. Smaller pictures get black edges on the right and below, as YuNet's own do."""
+
 _SIDE = 0.97
 _DOWN = 0.07
 """From YuNet's box to dlib's: the square's side and how much lower its centre is, as parts of the box's
@@ -76,6 +80,9 @@ class YunetDetector:
 
     def _search(self, image: RgbImage, factor: int) -> list[Detection]:
         """One run; boxes in pixels of a picture that is `factor` times as large."""
+        right, below = (max(0, _SHORTEST_PX - side) for side in (image.shape[1], image.shape[0]))
+        if right or below:
+            image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT), dtype=np.uint8)
         height, width = image.shape[:2]
         if tuple(self._net.getInputSize()) != (width, height):
             self._net.setInputSize((width, height))
