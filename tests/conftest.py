@@ -46,6 +46,11 @@ def grace() -> bytes:
     return jpeg(hopper())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two run at a time: one that takes as long as all the others together has to start first."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.fixture(autouse=True)
 def no_environment_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith("EDGE_FACE__")]:
