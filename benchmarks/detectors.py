@@ -27,8 +27,9 @@ import numpy as np
 
 from edge_face import demo, settings
 from edge_face.errors import EdgeFaceError
+from edge_face.images import RgbImage
 from edge_face.vision import models
-from edge_face.vision.models import Detection, Detector, RgbImage
+from edge_face.vision.interfaces import Detection, Detector
 
 LONGEST_PX = 800
 SAME_IOU = 0.9

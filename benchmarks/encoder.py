@@ -36,6 +36,7 @@ import onnx
 from edge_face import demo, settings
 from edge_face.errors import EdgeFaceError
 from edge_face.vision import models
+from edge_face.vision.interfaces import Encoder
 from edge_face.vision.onnx_build import encoder_model
 from edge_face.vision.weights import read_encoder
 
@@ -87,9 +88,7 @@ def faces(images: Iterable[Image], loaded: models.Models) -> tuple[Image, npt.ND
     return np.stack(chips), np.array(encodings)
 
 
-def measure(
-    chips: Image, expected: npt.NDArray[np.float64], encoders: dict[str, models.Encoder], rounds: int
-) -> list[Row]:
+def measure(chips: Image, expected: npt.NDArray[np.float64], encoders: dict[str, Encoder], rounds: int) -> list[Row]:
     few = np.stack([chips[number % len(chips)] for number in range(BURST)])
     walls: dict[str, list[float]] = {name: [] for name in encoders}
     cpus: dict[str, list[float]] = {name: [] for name in encoders}

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from edge_face.errors import CaptureError
 from edge_face.events import CameraState
 from edge_face.freshness import FROZEN_S, Changes
+from edge_face.images import BgrImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from edge_face.clock import Clock
 
 log = logging.getLogger(__name__)
-
-Image = npt.NDArray[np.uint8]
-"""(height, width, 3) uint8, BGR as OpenCV delivers it, contiguous."""
 
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 1.0  # so that a camera that is back delivers within 3 s, a try that just fails included
@@ -46,7 +44,7 @@ _REOPEN_S = (10.0, 60.0)  # what stays frozen is opened anew after so long: at f
 class Frame:
     """One picture on its way to the engine."""
 
-    image: Image
+    image: BgrImage
     number: int
     """Counts every frame the source gave, also those nobody took; the first is 1."""
     epoch: int
@@ -113,7 +111,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def as_bgr(image: npt.NDArray[Any] | None) -> Image:
+def as_bgr(image: npt.NDArray[Any] | None) -> BgrImage:
     """Any picture a camera may give as (h, w, 3) uint8 BGR. Raises CaptureError for what is none."""
     if image is None or image.size == 0 or image.ndim not in (2, 3):
         raise CaptureError("the camera gave an empty frame")
@@ -332,7 +330,7 @@ class CameraThread:
                 self._changed.wait()
         return not self._stopping.is_set()
 
-    def _put(self, grab: Grab, image: Image) -> None:
+    def _put(self, grab: Grab, image: BgrImage) -> None:
         with self._changed:
             if self._stopping.is_set():
                 return

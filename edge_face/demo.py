@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from edge_face.capture import Grab, Image, Pace
+from edge_face.capture import Grab, Pace
 from edge_face.errors import CaptureError
+from edge_face.images import BgrImage
 
 if TYPE_CHECKING:
     from edge_face.clock import Clock
@@ -107,7 +108,7 @@ class DemoScene:
         visit, second = divmod(since, _VISIT_S + EMPTY_S)
         return (int(visit) % 2, second) if second < _VISIT_S else None
 
-    def frame(self, index: int) -> Image:
+    def frame(self, index: int) -> BgrImage:
         """(480, 640, 3) uint8 BGR."""
         image = self._wall.copy()
         present = self.person_at(index)
@@ -121,7 +122,7 @@ class DemoScene:
         cv2.subtract(image, self._darker[top : top + HEIGHT, left : left + WIDTH], image)
         return image
 
-    def _draw(self, image: Image, who: int, second: float) -> None:
+    def _draw(self, image: BgrImage, who: int, second: float) -> None:
         """In from the right, nearer while standing there (and swaying a little), out to the left."""
         portrait, photo = self._people[who]
         near = _smooth((second - WALK_S / 2) / (WALK_S + STAY_S))

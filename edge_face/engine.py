@@ -14,20 +14,18 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_face import settings
 from edge_face.events import Box, Encoding, Face, KnownTrack, Quality, TrackedFace
+from edge_face.images import BgrImage, RgbImage
 from edge_face.vision import quality
 from edge_face.vision.budget import Budget
 from edge_face.vision.detect import detect, resized, search_scale
 from edge_face.vision.follow import Template
-from edge_face.vision.models import Aligned, Detection, Models, RgbImage
+from edge_face.vision.interfaces import Aligned, Detection
+from edge_face.vision.models import Models
 from edge_face.vision.motion import Motion, MotionGate
 from edge_face.vision.track import VIEWS, Track, Tracker
-
-BgrImage = npt.NDArray[np.uint8]
-"""(height, width, 3) BGR, as cameras and OpenCV deliver it."""
 
 SEARCH_EVERY_FRAMES = 15
 """While something moves, the whole frame is searched at least this often."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import cv2
 
-    from edge_face.capture import Image
     from edge_face.clock import Clock
+    from edge_face.images import BgrImage
 
 SLACK_S = 0.25  # the most by which a frame is dated too young; slower cameras than 4 fps are dated a little too old
 STALE_S = 0.5  # a queued frame that may be older is passed over for a newer one
@@ -129,7 +129,7 @@ class Changes:
         """Of a camera that gives a picture every few seconds each is compared at least with the one before."""
         self._changed_at: float | None = None
 
-    def is_new(self, image: Image, now: float) -> bool:
+    def is_new(self, image: BgrImage, now: float) -> bool:
         lines = image[:: max(1, image.shape[0] // _LINES)]
         mark = hash((image.shape, lines.tobytes()))
         known = self._seen.pop(mark, None)

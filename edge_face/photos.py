@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 from edge_face import memory
 from edge_face.errors import ImageError
 from edge_face.events import Box
-from edge_face.vision.models import RgbImage
+from edge_face.images import RgbImage
 
 MAX_PIXELS = 50_000_000
 MAX_JPEG_PIXELS = 200_000_000

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from edge_face.capture import Image
 from edge_face.errors import CaptureError
+from edge_face.images import BgrImage
 
 _START = b"\xff\xd8\xff"
 _END = b"\xff\xd9"
@@ -29,7 +29,7 @@ class Splitter(Protocol):
     def add(self, data: bytes) -> list[bytes]:
         """The pictures that are complete now, in their order. Raises CaptureError for what can never become one."""
 
-    def decode(self, data: bytes) -> Image | None:
+    def decode(self, data: bytes) -> BgrImage | None:
         """BGR; None when it is damaged."""
 
 
@@ -60,7 +60,7 @@ class RawFormat:
     def length(self) -> int:
         return self.stride * self.height * (2 if self.name == "bgr24" else 3) // 2
 
-    def decode(self, data: bytes) -> Image:
+    def decode(self, data: bytes) -> BgrImage:
         plane = np.frombuffer(data, np.uint8)
         if self.name == "bgr24":
             lines = plane.reshape(self.height, self.stride)[:, : self.width * 3]
@@ -71,7 +71,7 @@ class RawFormat:
         bgr = cv2.cvtColor(plane.reshape(self.height * 3 // 2, self.stride), cv2.COLOR_YUV2BGR_I420)
         return np.ascontiguousarray(bgr[:, : self.width], dtype=np.uint8)
 
-    def _full_range(self, plane: Image) -> Image:
+    def _full_range(self, plane: BgrImage) -> BgrImage:
         """OpenCV knows this only without subsampling; as limited range it would clip highlights and shadows."""
         luma = self.stride * self.height
         y = plane[:luma].reshape(self.height, self.stride)[:, : self.width]
@@ -98,7 +98,7 @@ class RawSplitter:
         del self._buffer[: whole * size]
         return pictures
 
-    def decode(self, data: bytes) -> Image:
+    def decode(self, data: bytes) -> BgrImage:
         return self._format.decode(data)
 
 
@@ -170,6 +170,6 @@ class MjpegSplitter:
             return 0
         return end + len(_END)
 
-    def decode(self, data: bytes) -> Image | None:
+    def decode(self, data: bytes) -> BgrImage | None:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # its types do not tell of None
         return None if image is None else np.asarray(image, dtype=np.uint8)

@@ -17,9 +17,9 @@ from edge_face.clock import SystemClock
 from edge_face.config import mask_url
 from edge_face.demo import FPS, DemoScene
 from edge_face.devices import find_cameras
-from edge_face.engine import BgrImage
 from edge_face.errors import CaptureError
 from edge_face.events import Box
+from edge_face.images import BgrImage
 from edge_face.sources import open_source
 from edge_face.vision.detect import detect, resized
 from edge_face.vision.models import Models

@@ -22,11 +22,13 @@ from edge_face.engine import Engine
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Encoding, Event, FrameResult, FrameView, Match, Person, TrackedFace, Verdict, uuid7
 from edge_face.gallery import Gallery
+from edge_face.images import RgbImage
 from edge_face.sinks.mqtt_link import Link, LinkLost, PublishRefused
 from edge_face.sinks.mqtt_messages import as_json
 from edge_face.vision import models, quality
 from edge_face.vision.detect import detect, resized, search_scale
-from edge_face.vision.models import Aligned, Detector, Models, RgbImage
+from edge_face.vision.interfaces import Aligned, Detector
+from edge_face.vision.models import Models
 from edge_face.vision.motion import MotionGate
 from edge_face.web.stream import message
 

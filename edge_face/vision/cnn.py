@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from edge_face.errors import ModelError
 from edge_face.events import Box
-from edge_face.vision.models import Detection, RgbImage, test_chip
+from edge_face.images import RgbImage
+from edge_face.vision.interfaces import Detection
+from edge_face.vision.known_answer import test_chip
 from edge_face.vision.pyramid import Canvas, Layout, layout
 from edge_face.vision.weights import Conv, DetectorWeights, parse_detector
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from edge_face.events import Box
-from edge_face.vision.models import Detection, Detector, RgbImage
+from edge_face.images import RgbImage
+from edge_face.vision.interfaces import Detection, Detector
 
 _LARGEST_SCALE = 4.0
 _SIZE_TOLERANCE = 0.9

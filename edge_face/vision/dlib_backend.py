@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face.events import Box
-from edge_face.vision.models import CHIP_PADDING, CHIP_SIZE, Aligned, Detection, RgbImage
+from edge_face.images import RgbImage
+from edge_face.vision.interfaces import CHIP_PADDING, CHIP_SIZE, Aligned, Detection
 
 _MIN_CONFIDENCE = 0.3
 """HOG calls badges and folds of cloth faces at scores up to here. On 300 LFW photos, 0.3 instead

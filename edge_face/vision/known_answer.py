@@ -1,4 +1,17 @@
-"""What dlib's face encoder says of the test chip (`models.test_chip`): dlib 20.0.1 on x86-64, rounded to 7 digits."""
+"""A self-test: on this machine an encoder must say of one fixed picture what dlib says."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from edge_face.errors import ModelError
+from edge_face.images import RgbImage
+from edge_face.vision.interfaces import CHIP_SIZE, Encoder
+
+_TOLERANCE = 1e-4
+"""L2. The converted networks are within 3e-6 on x86-64 and aarch64; half precision, or other weights, are not."""
 
 # fmt: off
 KNOWN_ANSWER = (
@@ -20,3 +33,43 @@ KNOWN_ANSWER = (
     0.0034727, -0.0114913, -0.1177302, -0.0611242, 0.0384453, -0.0139917, -0.0419497, 0.0265494,
 )
 # fmt: on
+"""Of dlib 20.0.1 on x86-64 for the test chip, rounded to 7 digits."""
+
+
+def test_chip() -> RgbImage:
+    """A fixed picture that depends on nothing but this code: three plane waves, one per channel."""
+    y, x = np.mgrid[0:CHIP_SIZE, 0:CHIP_SIZE].astype(np.float64)
+    waves = [np.sin(x / 7.0), np.sin(y / 11.0), np.sin((x + y) / 17.0)]
+    return np.stack([np.rint(127.5 + 100.0 * wave) for wave in waves], axis=-1).astype(np.uint8)
+
+
+def self_test(encoder: Encoder) -> float:
+    """Refuse an encoder that is wrong on this machine (a GPU build once returned NaN for all). Raises ModelError.
+
+    The test chip must get dlib's own answer, also as the second of two in one run, and its mirror image the same answer
+    alone and in company. Returns milliseconds for one face.
+    """
+    chip = test_chip()
+    mirrored = np.ascontiguousarray(chip[:, ::-1])
+    pair = encoder.encode(np.stack([mirrored, chip]))
+    if pair.shape != (2, 128) or not np.isfinite(pair).all():
+        raise ModelError(f"The {encoder.name} encoder returns no numbers on this machine.")
+    known = np.array(KNOWN_ANSWER)
+    length, wanted = float(np.linalg.norm(pair[1])), float(np.linalg.norm(known))
+    if abs(length - wanted) > _TOLERANCE:
+        raise ModelError(
+            f"The {encoder.name} encoder fails its known-answer test on this machine: its vector has the length "
+            f"{length:.4f}, not {wanted:.4f}."
+        )
+    error = float(np.linalg.norm(pair[1] - known))
+    if error > _TOLERANCE:
+        raise ModelError(
+            f"The {encoder.name} encoder fails its known-answer test on this machine (off by {error:.2g})."
+        )
+    begin = time.perf_counter()
+    alone = encoder.encode(mirrored[np.newaxis])
+    took_ms = (time.perf_counter() - begin) * 1000
+    error = float(np.linalg.norm(alone[0] - pair[0]))
+    if not error <= _TOLERANCE:
+        raise ModelError(f"The {encoder.name} encoder answers differently for one face and for two (by {error:.2g}).")
+    return took_ms

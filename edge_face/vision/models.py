@@ -1,6 +1,6 @@
-"""dlib's networks: where their weights are, who runs them, and a self-test with known answers.
+"""dlib's networks: where their weights are, and who runs them.
 
-`load` is the only place that knows the backends; all else sees the protocols `Detector`, `Aligner` and `Encoder`.
+`load` is the only place that knows the backends; all else sees the protocols of `interfaces`.
 """
 
 from __future__ import annotations
@@ -8,28 +8,21 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from edge_face import settings
 from edge_face.errors import ModelError
-from edge_face.events import Box
 from edge_face.vision.cache import ModelCache, cache_folder
-from edge_face.vision.known_answer import KNOWN_ANSWER
+from edge_face.vision.interfaces import Aligner, Detector, Encoder
+from edge_face.vision.known_answer import self_test
 
 if TYPE_CHECKING:
     from edge_face.vision.onnx_backend import Session
 
 _log = logging.getLogger(__name__)
-
-RgbImage = npt.NDArray[np.uint8]
-"""Shape (height, width, 3), RGB, C-contiguous."""
 
 BACKENDS = ("onnxruntime", "opencv", "face_recognition")
 """Libraries that run the networks, the fastest first; the last one is dlib itself."""
@@ -37,51 +30,9 @@ BACKENDS = ("onnxruntime", "opencv", "face_recognition")
 CONVERTER_VERSION = 1
 """Counted up when onnx_build.py makes another model of the same weights: cached ones are then not used."""
 
-_TOLERANCE = 1e-4
-"""L2. The converted networks are within 3e-6 on x86-64 and aarch64; half precision, or other weights, are not."""
-
 LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 ENCODER = "dlib_face_recognition_resnet_model_v1.dat"
 DETECTOR = "mmod_human_face_detector.dat"
-
-CHIP_SIZE = 150
-CHIP_PADDING = 0.25
-"""What dlib's `compute_face_descriptor` cuts out before it encodes (dlib, face_recognition.cpp)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """A face's box in pixels of the searched picture, and the detector's own score."""
-
-    box: Box
-    confidence: float
-
-
-class Detector(Protocol):
-    name: str
-    smallest_px: int
-    """Width of the smallest face that is reliably found in a picture searched at its own size."""
-
-    def detect(self, image: RgbImage, min_face: float = 0, max_face: float = 0) -> list[Detection]:
-        """Faces in the picture. Only those of min_face to max_face pixels (0: any) are wanted, others may be found."""
-
-
-class Aligned(NamedTuple):
-    """`chip`: the upright face, (150, 150, 3) RGB; `landmarks`: eye corners and nose, (5, 2), in picture pixels."""
-
-    chip: RgbImage
-    landmarks: npt.NDArray[np.float64]
-
-
-class Aligner(Protocol):
-    def align(self, image: RgbImage, box: Box) -> Aligned: ...
-
-
-class Encoder(Protocol):
-    name: str
-
-    def encode(self, chips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Face chips (n, 150, 150, 3) RGB to descriptors (n, 128)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,42 +181,3 @@ def _reason(error: Exception) -> str:
         return error.message
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
-
-
-def test_chip() -> RgbImage:
-    """A fixed picture that depends on nothing but this code: three plane waves, one per channel."""
-    y, x = np.mgrid[0:CHIP_SIZE, 0:CHIP_SIZE].astype(np.float64)
-    waves = [np.sin(x / 7.0), np.sin(y / 11.0), np.sin((x + y) / 17.0)]
-    return np.stack([np.rint(127.5 + 100.0 * wave) for wave in waves], axis=-1).astype(np.uint8)
-
-
-def self_test(encoder: Encoder) -> float:
-    """Refuse an encoder that is wrong on this machine (a GPU build once returned NaN for all). Raises ModelError.
-
-    The test chip must get dlib's own answer, also as the second of two in one run, and its mirror image the same answer
-    alone and in company. Returns milliseconds for one face.
-    """
-    chip = test_chip()
-    mirrored = np.ascontiguousarray(chip[:, ::-1])
-    pair = encoder.encode(np.stack([mirrored, chip]))
-    if pair.shape != (2, 128) or not np.isfinite(pair).all():
-        raise ModelError(f"The {encoder.name} encoder returns no numbers on this machine.")
-    known = np.array(KNOWN_ANSWER)
-    length, wanted = float(np.linalg.norm(pair[1])), float(np.linalg.norm(known))
-    if abs(length - wanted) > _TOLERANCE:
-        raise ModelError(
-            f"The {encoder.name} encoder fails its known-answer test on this machine: its vector has the length "
-            f"{length:.4f}, not {wanted:.4f}."
-        )
-    error = float(np.linalg.norm(pair[1] - known))
-    if error > _TOLERANCE:
-        raise ModelError(
-            f"The {encoder.name} encoder fails its known-answer test on this machine (off by {error:.2g})."
-        )
-    begin = time.perf_counter()
-    alone = encoder.encode(mirrored[np.newaxis])
-    took_ms = (time.perf_counter() - begin) * 1000
-    error = float(np.linalg.norm(alone[0] - pair[0]))
-    if not error <= _TOLERANCE:
-        raise ModelError(f"The {encoder.name} encoder answers differently for one face and for two (by {error:.2g}).")
-    return took_ms

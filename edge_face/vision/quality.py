@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face.events import Box, Quality
-from edge_face.vision.models import RgbImage
+from edge_face.images import RgbImage
 
 Landmarks = npt.NDArray[np.float64]
 """dlib's five points, (5, 2) of x and y: two corners of one eye, two of the other, the bottom of the nose."""

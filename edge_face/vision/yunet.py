@@ -15,8 +15,9 @@ import numpy as np
 
 from edge_face.errors import ModelError
 from edge_face.events import Box
+from edge_face.images import RgbImage
 from edge_face.settings import YUNET_FILE
-from edge_face.vision.models import Detection, RgbImage
+from edge_face.vision.interfaces import Detection
 
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 """Of the one file that is accepted, face_detection_yunet_2023mar.onnx of the OpenCV Zoo."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
+from edge_face.web.openapi import document
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
-from edge_face.web.spec import JSON, Spec, document
+from edge_face.web.spec import JSON, Spec
 
 _OPENAPI = Spec("This API as OpenAPI 3.1", dict[str, Any])
 _DOCS = Spec("This API as a page", media=("text/html",))

@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_face.engine import BgrImage, Engine
+from edge_face.engine import Engine
 from edge_face.events import Encoding
+from edge_face.images import BgrImage
 
 TILE = 250
 """Pixels of a portrait's side; its face is about 110 wide."""

@@ -19,8 +19,9 @@ from edge_face.backends import Backends
 from edge_face.errors import ModelError
 from edge_face.vision import models
 from edge_face.vision.cache import ModelCache, cache_folder
-from edge_face.vision.known_answer import KNOWN_ANSWER
-from edge_face.vision.models import Encoder
+from edge_face.vision.interfaces import Encoder
+from edge_face.vision.known_answer import KNOWN_ANSWER, self_test
+from edge_face.vision.known_answer import test_chip as fixed_chip
 
 Encodings = npt.NDArray[np.float32]
 
@@ -61,7 +62,7 @@ SPOILT: dict[str, tuple[Callable[[Encodings], Encodings], str]] = {
 def test_an_encoder_that_is_wrong_in_any_way_is_refused(kind: str, loaded_models: models.Models) -> None:
     change, reason = SPOILT[kind]
     with pytest.raises(ModelError, match=f"spoilt.*({reason})"):
-        models.self_test(Spoilt(loaded_models.encoder, change))
+        self_test(Spoilt(loaded_models.encoder, change))
 
 
 @pytest.mark.parametrize("backend", models.BACKENDS)
@@ -69,7 +70,7 @@ def test_every_backend_passes_here_and_can_be_named(backend: str) -> None:
     loaded = models.load(settings.Engine(backend=backend))
     assert (loaded.backend, loaded.encoder.name, loaded.refused) == (backend, backend, ())
     assert loaded.encode_ms > 0
-    assert np.linalg.norm(loaded.encoder.encode(models.test_chip()[np.newaxis])[0] - np.array(KNOWN_ANSWER)) < 1e-5
+    assert np.linalg.norm(loaded.encoder.encode(fixed_chip()[np.newaxis])[0] - np.array(KNOWN_ANSWER)) < 1e-5
 
 
 def test_auto_is_the_fastest_and_tells_each_try() -> None:

@@ -14,7 +14,7 @@ from edge_face import settings
 from edge_face.errors import ModelError
 from edge_face.vision import cnn, models
 from edge_face.vision.dlib_backend import DlibCnnDetector
-from edge_face.vision.models import Detection
+from edge_face.vision.interfaces import Detection
 from edge_face.vision.pyramid import Canvas, layout
 from edge_face.vision.weights import read_detector
 from tests.support.photos import Image, astronaut, blank, hopper, side_by_side

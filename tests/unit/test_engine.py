@@ -14,6 +14,7 @@ from edge_face.errors import ModelError
 from edge_face.events import KnownTrack
 from edge_face.vision import models
 from edge_face.vision.detect import search_scale
+from edge_face.vision.known_answer import self_test
 from tests.support.photos import Image, astronaut, blank, hopper, side_by_side
 
 
@@ -143,7 +144,7 @@ class WrongEncoder:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 0.08])
 def test_a_backend_with_wrong_answers_is_refused(value: float) -> None:
     with pytest.raises(ModelError, match="wrong encoder"):
-        models.self_test(WrongEncoder(value))
+        self_test(WrongEncoder(value))
 
 
 def test_weights_that_are_missing_are_named() -> None:

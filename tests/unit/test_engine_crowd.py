@@ -12,12 +12,13 @@ import pytest
 
 from edge_face import settings
 from edge_face.access import Access
-from edge_face.engine import BgrImage, Engine
+from edge_face.engine import Engine
 from edge_face.events import FrameResult, Person
 from edge_face.gallery import Gallery
+from edge_face.images import BgrImage, RgbImage
 from edge_face.vision import models
 from edge_face.vision.budget import ENCODING_PART, SEARCH_PART
-from edge_face.vision.models import Detection, RgbImage
+from edge_face.vision.interfaces import Detection
 from tests.support.crowd import Somebody, crowd, people, place_of
 from tests.support.photos import astronaut
 

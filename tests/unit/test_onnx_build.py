@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edge_face import settings
-from edge_face.vision import models, onnx_build, weights
+from edge_face.vision import known_answer, models, onnx_build, weights
 from edge_face.vision.files import DETECTOR
-from edge_face.vision.models import Encoder
+from edge_face.vision.interfaces import Encoder
 from edge_face.vision.onnx_backend import CvSession, OrtSession, Session, pixels
 from edge_face.vision.weights import Conv
 from tests.support.photos import Image, astronaut, hopper
@@ -116,7 +116,7 @@ def test_encodings_are_dlibs_in_a_batch_of_any_size(
 
 
 def test_results_of_one_run_outlive_the_next(encoders: dict[str, Encoder]) -> None:
-    chip = models.test_chip()[np.newaxis]
+    chip = known_answer.test_chip()[np.newaxis]
     for encoder in encoders.values():
         first = encoder.encode(chip)
         kept = first.copy()
