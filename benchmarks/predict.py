@@ -38,10 +38,13 @@ import numpy as np
 from edge_face import settings
 from edge_face.bench import cameras, counts, predict, rates, scene, vitals
 from edge_face.bench.predict import Prediction, Scenario
-from edge_face.bench.results import FORMAT, BenchError, Board, CameraRun, Rates
+from edge_face.bench.results import FORMAT, BenchError, CameraRun, Speeds
 from edge_face.bench.run import this_board
 from edge_face.bench.stages import gallery_of
 from edge_face.child import START_S
+from edge_face.demo import HEIGHT as DEMO_HEIGHT
+from edge_face.demo import WIDTH as DEMO_WIDTH
+from edge_face.engine import BgrImage
 from edge_face.errors import EdgeFaceError
 from edge_face.vision.known_answer import KNOWN_ANSWER
 
@@ -53,28 +56,17 @@ LAYOUTS = ((1, 1, 1), (2, 1, 2), (2, 2, 1))
 NEVER_LATE_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Speeds:
-    """A board's ten seconds, as a file."""
-
-    board: Board
-    date: str
-    backend: str
-    others: float
-    """Part of the processor's time that other programs took meanwhile."""
-    rates: Rates
-    format: int = FORMAT
-
-
-def pictures(width: int, height: int) -> list[scene.BgrImage]:
-    """The demo's visit at another size, with its own wall at the sides."""
+def pictures(width: int, height: int) -> list[BgrImage]:
+    """The demo's visit at another size, with its own wall at the sides. Raises EdgeFaceError."""
+    if width * DEMO_HEIGHT < height * DEMO_WIDTH:
+        raise BenchError(f"{width}x{height} is too narrow for the demo's pictures")
     shown = []
     for frame in scene.demo_visit():
         factor = height / frame.shape[0]
         sized = cv2.resize(frame, (round(frame.shape[1] * factor), height), interpolation=cv2.INTER_LINEAR)
         missing = width - sized.shape[1]
         sides = (missing // 2, missing - missing // 2)
-        shown.append(cv2.copyMakeBorder(sized, 0, 0, *sides, cv2.BORDER_REPLICATE))
+        shown.append(np.asarray(cv2.copyMakeBorder(sized, 0, 0, *sides, cv2.BORDER_REPLICATE), dtype=np.uint8))
     return shown
 
 
@@ -99,7 +91,7 @@ class Checked:
 
 
 def check(
-    found: Speeds, options: settings.Engine, sizes: list[tuple[int, int]], detectors: list[str], seconds: float
+    found: Speeds, options: settings.Engine, sizes: Sequence[tuple[int, int]], detectors: Sequence[str], seconds: float
 ) -> Iterator[Checked | str]:
     """Each case as it is done; words where it cannot be done here. Raises BenchError."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -145,18 +137,16 @@ def own_speeds(options: settings.Engine, seconds: float) -> Speeds:
 
 
 def read(path: Path) -> Speeds:
-    """What somebody sent: these ten seconds, a whole report with them, or a result that holds either. Raises BenchError."""
+    """What somebody sent: these ten seconds, a whole report with them, or a result with either. Raises BenchError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise BenchError(f"{path}: is of format {data['format']}; this program reads {FORMAT}")
         data = data.get("report", data)
-        found = {key: data[key] for key in ("board", "date", "backend", "rates", "format")}
-        found["others"] = data["others"] if "others" in data else data["vitals"]["others"]
-        speeds = msgspec.convert(found, Speeds)
+        others = data["others"] if "others" in data else data["vitals"]["others"]
+        return msgspec.convert({**data, "others": others}, Speeds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{path}: holds no board's speeds: {error!r}") from None
-    if speeds.format != FORMAT:
-        raise BenchError(f"{path}: is of format {speeds.format}; this program reads {FORMAT}")
-    return speeds
 
 
 def scenarios(args: argparse.Namespace, cores: int) -> Iterator[Scenario]:
@@ -172,11 +162,11 @@ def scenarios(args: argparse.Namespace, cores: int) -> Iterator[Scenario]:
 
 def told_speeds(found: Speeds) -> Iterator[str]:
     board, speeds = found.board, found.rates
-    yield f"{board.name}, {board.cpus} processors ({board.machine}), {board.memory_mib} MiB, {found.backend}, {found.date}"
-    yield (
-        f"memory: {speeds.copy_gbs:.1f} GB/s by one core, {speeds.copy_all_gbs:.1f} by all, {speeds.fresh_gbs:.1f} that is "
-        f"new; {speeds.rounds} rounds in {speeds.seconds:.0f} s; other programs: {found.others:.0%} of the processor"
-    )
+    yield f"{board.name}, {board.cpus} processors ({board.machine}), {board.memory_mib} MiB"
+    yield f"{found.date}, backend {found.backend}, {speeds.rounds} rounds in {speeds.seconds:.0f} s"
+    memory = f"{speeds.copy_gbs:.1f} by one core, {speeds.copy_all_gbs:.1f} by all, {speeds.fresh_gbs:.1f} anew"
+    yield f"memory, GB/s: {memory}"
+    yield f"other programs: {found.others:.0%} of the processor"
     yield ""
     yield f"{'work':<12}{'threads':>8}{'GFLOP/s':>10}{'fixed ms':>10}"
     for each in speeds.speeds:
@@ -192,7 +182,10 @@ def told_counts(sizes: Sequence[tuple[int, int]], min_face: int) -> Iterator[str
 
 
 def told_predictions(found: Speeds, wanted: Iterator[Scenario]) -> Iterator[str]:
-    yield f"{'predicted':<12}{'detector':<10}{'cameras':>8}{'faces':>6}{'people':>9}{'fps':>9}{'frame ms':>10}{'whole ms':>10}"
+    yield (
+        f"{'predicted':<12}{'detector':<10}{'cameras':>8}{'faces':>6}{'people':>9}{'fps':>9}"
+        f"{'frame ms':>10}{'whole ms':>10}"
+    )
     missing: dict[str, None] = {}
     for scenario in wanted:
         one = predict.predict(found.rates, scenario)
@@ -253,7 +246,8 @@ def main() -> None:
         found = read(args.board) if args.board else own_speeds(options, args.seconds)
         print(*told_speeds(found), "", sep="\n", flush=True)
         if args.json:
-            args.json.write_text(json.dumps(msgspec.to_builtins(found), indent=1) + "\n", encoding="utf-8")
+            told = {"format": FORMAT, **dataclasses.asdict(found)}
+            args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         for line in told_predictions(found, scenarios(args, found.board.cpus)):
             print(line)
         if args.check:
@@ -267,7 +261,10 @@ def main() -> None:
 
 def size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    return int(width), int(height)
+    found = int(width), int(height)
+    if min(found) < 64:
+        raise ValueError(text)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How much each stage has to compute and to move: from the real networks' graphs and the pictures' sizes.
 
 A multiply-add is two operations. Bytes are what a stage reads and writes, each layer's input and output once, as if no
-cache kept anything: an upper bound, which is what counts where a picture is larger than the cache. Fresh bytes are those
-of arrays too large for the C library to keep: the kernel makes them anew each time, page by page.
+cache kept anything: an upper bound, which is what counts where a picture is larger than the cache. Fresh bytes are
+those of arrays too large for the C library to keep: the kernel makes them anew each time, page by page.
 """
 
 from __future__ import annotations

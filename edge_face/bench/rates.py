@@ -1,8 +1,8 @@
 """Ten seconds that tell a board's speed: the networks, memory, pictures and JPEG, each at a small and a larger size.
 
-All take turns, so each finds the caches full of others' data, as in a camera's process, and a disturbance is spread over
-all. With one thread the processor's time counts, in which there is no other program's work; with more, the clock on the
-wall. Of many rounds the lower quartile is taken: others only ever make one slower.
+All take turns, so each finds the caches full of others' data, as in a camera's process, and a disturbance is spread
+over all. With one thread the processor's time counts, in which there is no other program's work; with more, the clock
+on the wall. Of many rounds the lower quartile is taken: others only ever make one slower.
 """
 
 from __future__ import annotations
@@ -121,28 +121,33 @@ def _speed(kind: str, threads: int, probes: list[_Probe]) -> Speed:
 def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[_Probe]:
     pictures = {size: [_picture(*size, number) for number in range(_FRAMES)] for size in (SMALL, LARGE)}
     chip = models.test_chip()[None]
-    for threads in [count for count in THREADS if count <= max(1, cpus)]:
-        for detector in ("cnn", "hog", "yunet"):
-            if (detector == "hog" and threads > 1) or (detector == "yunet" and not options.yunet_model):
-                continue
-            try:
-                loaded = models.load(replace(options, threads=threads, detector=detector))
-            except EdgeFaceError:
-                if detector == "hog":
-                    raise
+    loaded = models.load(replace(options, threads=1, detector="hog"))
+    for threads in THREADS[: max(1, cpus)]:
+        for detector in ("hog", "cnn", "yunet"):
+            one = _load(replace(options, threads=threads, detector=detector))
+            if one is None or (detector == "hog" and threads > 1):  # dlib has but one
                 continue
             for size in (SMALL, LARGE):
-                work = counts.search(detector, *size, 0)
-                yield _Probe(detector, threads, work, _search(loaded, pictures[size]))
-        loaded = models.load(replace(options, threads=threads, detector="hog"))
-        yield _Probe("encode", threads, counts.encoder(), lambda _, loaded=loaded: loaded.encoder.encode(chip))
+                yield _Probe(detector, threads, counts.search(detector, *size, 0), _search(one, pictures[size]))
         for size in (SMALL, LARGE):
             yield _Probe("scale", threads, counts.scale(*size, _SCALE), _scaling(pictures[size]))
+        encoder = models.load(replace(options, threads=threads, detector="hog")).encoder
+        yield _Probe("encode", threads, counts.encoder(), _encoding(encoder, chip))
     yield from _picture_probes(pictures, loaded, stack)
     yield _Probe("hand over", 1, Work(), _handing_over(stack))
     encoding = loaded.encoder.encode(chip)[0]
     gallery = gallery_of(encoding, counts.TEMPLATES)
     yield _Probe("match", 1, Work(), lambda _: gallery.match([encoding]))
+
+
+def _load(options: settings.Engine) -> models.Models | None:
+    """None: that detector is not there. Raises EdgeFaceError without hog, which is always there."""
+    try:
+        return models.load(options)
+    except EdgeFaceError:
+        if options.detector == "hog":
+            raise
+        return None
 
 
 def _picture_probes(
@@ -164,6 +169,10 @@ def _picture_probes(
 
 def _search(loaded: models.Models, shown: list[Image]) -> Callable[[int], object]:
     return lambda number: loaded.detector.detect(shown[number % _FRAMES])
+
+
+def _encoding(encoder: models.Encoder, chip: Image) -> Callable[[int], object]:
+    return lambda _: encoder.encode(chip)
 
 
 def _scaling(shown: list[Image]) -> Callable[[int], object]:

@@ -194,6 +194,18 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Speeds:
+    """A board of which nobody knows more than its ten seconds."""
+
+    board: Board
+    date: str
+    backend: str
+    others: float
+    """Part of the processor's time, 0 to 1, that other programs took meanwhile."""
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """`settings`: `section.key` to the value that suits this board; empty where none holds the latency."""
 

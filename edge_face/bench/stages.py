@@ -136,7 +136,7 @@ class Stages:
         if memory_mib("MemAvailable") << 20 < 2 * faces * _BYTES_OF_A_FACE:
             return None
         gallery = gallery_of(self.encodings[0], faces)
-        cost = timed(f"match {faces}", lambda n: gallery.match([self._encoding(n)]), self._budget_s)
+        cost = timed(f"match {faces:,}", lambda n: gallery.match([self._encoding(n)]), self._budget_s)
         return MatchCost(faces, cost)
 
     def _encoding(self, number: int) -> Encoding:
