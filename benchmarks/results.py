@@ -294,6 +294,8 @@ def add(path: Path, who: str, model: str, folder: Path) -> Path:
         raise BenchError(f"{path}: is no report of a board: {error}") from None
     name = file_name(model)
     others, _ = load(folder)
+    if isinstance(result, PredictedBoard) and isinstance(others.get(name), MeasuredBoard):
+        raise BenchError(f"{name} is measured, which is worth more than predicted")
     wrong = list(problems({**others, name: result}, datetime.now(UTC)))
     if wrong:
         raise BenchError("\n".join(wrong))

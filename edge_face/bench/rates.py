@@ -56,7 +56,7 @@ _LEAST_ROUNDS = 2
 
 
 @dataclass(slots=True)
-class _Probe:
+class Probe:
     """One piece of work of a kind. `run` is given the number of the round."""
 
     kind: str
@@ -99,12 +99,12 @@ def measure(options: settings.Engine, backend: str, cpus: int, seconds: float = 
             fresh.append(_fresh_gbs())
     cv2.setNumThreads(threads_before)
     kinds = dict.fromkeys((probe.kind, probe.threads) for probe in probes)
-    speeds = tuple(_speed(*key, [probe for probe in probes if (probe.kind, probe.threads) == key]) for key in kinds)
+    speeds = tuple(speed_of(*key, [probe for probe in probes if (probe.kind, probe.threads) == key]) for key in kinds)
     alone, together, new = (round(float(np.percentile(each, 75)), 3) for each in (one, all_cores, fresh))
     return Rates(speeds, alone, max(alone, together), new, number, round(time.monotonic() - begin, 1))
 
 
-def _speed(kind: str, threads: int, probes: list[_Probe]) -> Speed:
+def speed_of(kind: str, threads: int, probes: list[Probe]) -> Speed:
     """The line through the smaller and the larger work; through 0 where that would fall, or there is but one."""
     probes = sorted(probes, key=lambda probe: probe.work.flop)
     small, large = probes[0], probes[-1]
@@ -118,7 +118,7 @@ def _speed(kind: str, threads: int, probes: list[_Probe]) -> Speed:
     return Speed(kind, threads, round(1e-6 / slope, 4), round(fixed, 4))
 
 
-def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[_Probe]:
+def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[Probe]:
     pictures = {size: [_picture(*size, number) for number in range(_FRAMES)] for size in (SMALL, LARGE)}
     chip = models.test_chip()[None]
     loaded = models.load(replace(options, threads=1, detector="hog"))
@@ -128,16 +128,16 @@ def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[_
             if one is None or (detector == "hog" and threads > 1):  # dlib has but one
                 continue
             for size in (SMALL, LARGE):
-                yield _Probe(detector, threads, counts.search(detector, *size, 0), _search(one, pictures[size]))
+                yield Probe(detector, threads, counts.search(detector, *size, 0), _search(one, pictures[size]))
         for size in (SMALL, LARGE):
-            yield _Probe("scale", threads, counts.scale(*size, _SCALE), _scaling(pictures[size]))
+            yield Probe("scale", threads, counts.scale(*size, _SCALE), _scaling(pictures[size]))
         encoder = models.load(replace(options, threads=threads, detector="hog")).encoder
-        yield _Probe("encode", threads, counts.encoder(), _encoding(encoder, chip))
+        yield Probe("encode", threads, counts.encoder(), _encoding(encoder, chip))
     yield from _picture_probes(pictures, loaded, stack)
-    yield _Probe("hand over", 1, Work(), _handing_over(stack))
+    yield Probe("hand over", 1, Work(), _handing_over(stack))
     encoding = loaded.encoder.encode(chip)[0]
     gallery = gallery_of(encoding, counts.TEMPLATES)
-    yield _Probe("match", 1, Work(), lambda _: gallery.match([encoding]))
+    yield Probe("match", 1, Work(), lambda _: gallery.match([encoding]))
 
 
 def _load(options: settings.Engine) -> models.Models | None:
@@ -152,19 +152,19 @@ def _load(options: settings.Engine) -> models.Models | None:
 
 def _picture_probes(
     pictures: dict[tuple[int, int], list[Image]], loaded: models.Models, stack: ExitStack
-) -> Iterator[_Probe]:
+) -> Iterator[Probe]:
     """What is done to pictures on one thread."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-face-bench-")))
     for size, shown in pictures.items():
-        yield _Probe("grab", 1, counts.jpeg(*size), _grabbing(folder / f"{size[0]}.avi", shown, stack))
+        yield Probe("grab", 1, counts.jpeg(*size), _grabbing(folder / f"{size[0]}.avi", shown, stack))
         coded = [cv2.imencode(".jpg", each, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1] for each in shown]
-        yield _Probe("decode", 1, counts.jpeg(*size), _decoding(coded))
-        yield _Probe("JPEG", 1, counts.jpeg(*size), _coding(shown))
-        yield _Probe("motion", 1, counts.motion(*size), _looking(shown))
+        yield Probe("decode", 1, counts.jpeg(*size), _decoding(coded))
+        yield Probe("JPEG", 1, counts.jpeg(*size), _coding(shown))
+        yield Probe("motion", 1, counts.motion(*size), _looking(shown))
     frame = pictures[LARGE][0]
-    yield _Probe("align", 1, counts.align(_FACE_PX), _aligning(loaded, frame, _FACE_PX))
+    yield Probe("align", 1, counts.align(_FACE_PX), _aligning(loaded, frame, _FACE_PX))
     template = Template(frame, Box(200, 100, 350, 250))
-    yield _Probe("follow", 1, Work(), lambda _: template.find(frame, template.box))
+    yield Probe("follow", 1, Work(), lambda _: template.find(frame, template.box))
 
 
 def _search(loaded: models.Models, shown: list[Image]) -> Callable[[int], object]:
