@@ -122,16 +122,18 @@ def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[P
     pictures = {size: [_picture(*size, number) for number in range(_FRAMES)] for size in (SMALL, LARGE)}
     chip = models.test_chip()[None]
     loaded = models.load(replace(options, threads=1, detector="hog"))
+    yunet = _with(options, "yunet", 1) if options.yunet_model else None
     for threads in THREADS[: max(1, cpus)]:
-        for detector in ("hog", "cnn", "yunet"):
-            one = _load(replace(options, threads=threads, detector=detector))
-            if one is None or (detector == "hog" and threads > 1):  # dlib has but one
-                continue
-            for size in (SMALL, LARGE):
-                yield Probe(detector, threads, counts.search(detector, *size, 0), _search(one, pictures[size]))
+        cnn = _with(options, "cnn", threads)
+        tried = {"hog": loaded if threads == 1 else None, "cnn": cnn, "yunet": yunet}  # dlib has one thread
+        for detector, each in tried.items():
+            if each:
+                for size in (SMALL, LARGE):
+                    work = counts.search(detector, *size, 0)
+                    yield Probe(detector, threads, work, _search(each.detector, pictures[size]))
         for size in (SMALL, LARGE):
             yield Probe("scale", threads, counts.scale(*size, _SCALE), _scaling(pictures[size]))
-        encoder = models.load(replace(options, threads=threads, detector="hog")).encoder
+        encoder = (cnn or models.load(replace(options, threads=threads, detector="hog"))).encoder
         yield Probe("encode", threads, counts.encoder(), _encoding(encoder, chip))
     yield from _picture_probes(pictures, loaded, stack)
     yield Probe("hand over", 1, Work(), _handing_over(stack))
@@ -140,13 +142,11 @@ def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[P
     yield Probe("match", 1, Work(), lambda _: gallery.match([encoding]))
 
 
-def _load(options: settings.Engine) -> models.Models | None:
-    """None: that detector is not there. Raises EdgeFaceError without hog, which is always there."""
+def _with(options: settings.Engine, detector: str, threads: int) -> models.Models | None:
+    """None: that detector is not there."""
     try:
-        return models.load(options)
+        return models.load(replace(options, threads=threads, detector=detector))
     except EdgeFaceError:
-        if options.detector == "hog":
-            raise
         return None
 
 
@@ -167,8 +167,8 @@ def _picture_probes(
     yield Probe("follow", 1, Work(), lambda _: template.find(frame, template.box))
 
 
-def _search(loaded: models.Models, shown: list[Image]) -> Callable[[int], object]:
-    return lambda number: loaded.detector.detect(shown[number % _FRAMES])
+def _search(detector: models.Detector, shown: list[Image]) -> Callable[[int], object]:
+    return lambda number: detector.detect(shown[number % _FRAMES])
 
 
 def _encoding(encoder: models.Encoder, chip: Image) -> Callable[[int], object]:

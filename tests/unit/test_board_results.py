@@ -146,7 +146,7 @@ def test_the_kind_cannot_be_changed_by_hand() -> None:
     """Neither by another word, nor by leaving out what was never measured."""
     for result, kind in ((predicted(), "measured"), (measured(), "predicted")):
         data = json.loads(content(result)) | {"kind": kind}
-        with pytest.raises(ValueError, match="missing required field|holds what no result has"):
+        with pytest.raises(ValueError, match=r"missing required field|holds what no result has"):
             results.parse(json.dumps(data))
     data = json.loads(content(measured()))
     del data["report"]["cameras"]
@@ -160,7 +160,7 @@ def test_the_kind_cannot_be_changed_by_hand() -> None:
 def test_a_predicted_one_cannot_bring_its_own_frames() -> None:
     data = json.loads(content(predicted()))
     data["report"]["cameras"] = [{"fps": 99}]
-    with pytest.raises(ValueError, match="holds what no result has: report.cameras"):
+    with pytest.raises(ValueError, match=r"holds what no result has: report\.cameras"):
         results.parse(json.dumps(data))
 
 

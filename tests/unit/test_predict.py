@@ -139,7 +139,7 @@ def test_the_scene_is_the_demos(loaded_models: Models) -> None:
 
 KINDS = ("hog", "cnn", "encode", "scale", "grab", "motion", "align", "JPEG", "follow", "hand over", "match")
 RATES = Rates(
-    tuple(Speed(kind, 1, 10.0, 0.5) for kind in KINDS) + (Speed("cnn", 2, 20.0, 0.5), Speed("encode", 2, 20.0, 0.5)),
+    (*(Speed(kind, 1, 10.0, 0.5) for kind in KINDS), *(Speed(kind, 2, 20.0, 0.5) for kind in ("cnn", "encode"))),
     *(10.0, 20.0, 1.0, 5, 10.0),
 )
 VGA = Scenario(640, 480, "hog", cores=1)
