@@ -44,8 +44,8 @@ from edge_face.bench.stages import gallery_of
 from edge_face.child import START_S
 from edge_face.demo import HEIGHT as DEMO_HEIGHT
 from edge_face.demo import WIDTH as DEMO_WIDTH
-from edge_face.engine import BgrImage
 from edge_face.errors import EdgeFaceError
+from edge_face.images import BgrImage
 from edge_face.vision.known_answer import KNOWN_ANSWER
 
 DETECTORS = tuple(counts.SMALLEST_PX)

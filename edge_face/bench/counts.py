@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_face.vision import cnn, models, yunet
 from edge_face.vision.dlib_backend import HogDetector
+from edge_face.vision.interfaces import CHIP_SIZE
 from edge_face.vision.pyramid import layout
 from edge_face.vision.weights import read_detector
 
@@ -72,7 +73,7 @@ _AREA = 4 * _CHANNELS
 _LANDMARKS = 15 * 500 * 4 + 15 * 400 * 6 + 15 * 500 * 10
 """The five-point model: 15 rounds of 500 trees, each a few comparisons deep, the pixels that they look at, and the ten
 numbers that each tree adds."""
-_CHIP = models.CHIP_SIZE**2 * _CHANNELS * 8
+_CHIP = CHIP_SIZE**2 * _CHANNELS * 8
 """A bilinear cut."""
 ALIGN_REACH = 2.6
 """Widths of a face: what is cut out around it before it is aligned."""
@@ -142,7 +143,7 @@ def encoder() -> Work:
     """One face."""
     path = models.weights(models.ENCODER)
     model = models.model_cache().get(path, models.convert_encoder)
-    return net(model, (1, _CHANNELS, models.CHIP_SIZE, models.CHIP_SIZE))
+    return net(model, (1, _CHANNELS, CHIP_SIZE, CHIP_SIZE))
 
 
 @cache

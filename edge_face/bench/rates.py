@@ -19,7 +19,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_face import messages, settings
 from edge_face.access import Access
@@ -32,12 +31,13 @@ from edge_face.clips import ClipSource
 from edge_face.clock import SystemClock
 from edge_face.errors import EdgeFaceError
 from edge_face.events import Box, FrameResult, TrackedFace
+from edge_face.images import BgrImage
 from edge_face.vision import models, quality
 from edge_face.vision.detect import resized
 from edge_face.vision.follow import Template
+from edge_face.vision.interfaces import Detector, Encoder
+from edge_face.vision.known_answer import test_chip
 from edge_face.vision.motion import MotionGate
-
-Image = npt.NDArray[np.uint8]
 
 SECONDS = 10.0
 SMALL, LARGE = (320, 240), (640, 480)
@@ -120,7 +120,7 @@ def speed_of(kind: str, threads: int, probes: list[Probe]) -> Speed:
 
 def _probes(options: settings.Engine, cpus: int, stack: ExitStack) -> Iterator[Probe]:
     pictures = {size: [_picture(*size, number) for number in range(_FRAMES)] for size in (SMALL, LARGE)}
-    chip = models.test_chip()[None]
+    chip = test_chip()[None]
     loaded = models.load(replace(options, threads=1, detector="hog"))
     yunet = _with(options, "yunet", 1) if options.yunet_model else None
     for threads in THREADS[: max(1, cpus)]:
@@ -151,7 +151,7 @@ def _with(options: settings.Engine, detector: str, threads: int) -> models.Model
 
 
 def _picture_probes(
-    pictures: dict[tuple[int, int], list[Image]], loaded: models.Models, stack: ExitStack
+    pictures: dict[tuple[int, int], list[BgrImage]], loaded: models.Models, stack: ExitStack
 ) -> Iterator[Probe]:
     """What is done to pictures on one thread."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-face-bench-")))
@@ -167,27 +167,27 @@ def _picture_probes(
     yield Probe("follow", 1, Work(), lambda _: template.find(frame, template.box))
 
 
-def _search(detector: models.Detector, shown: list[Image]) -> Callable[[int], object]:
+def _search(detector: Detector, shown: list[BgrImage]) -> Callable[[int], object]:
     return lambda number: detector.detect(shown[number % _FRAMES])
 
 
-def _encoding(encoder: models.Encoder, chip: Image) -> Callable[[int], object]:
+def _encoding(encoder: Encoder, chip: BgrImage) -> Callable[[int], object]:
     return lambda _: encoder.encode(chip)
 
 
-def _scaling(shown: list[Image]) -> Callable[[int], object]:
+def _scaling(shown: list[BgrImage]) -> Callable[[int], object]:
     return lambda number: cv2.cvtColor(resized(shown[number % _FRAMES], _SCALE), cv2.COLOR_BGR2RGB)
 
 
-def _decoding(coded: list[Image]) -> Callable[[int], object]:
+def _decoding(coded: list[BgrImage]) -> Callable[[int], object]:
     return lambda number: cv2.imdecode(coded[number % _FRAMES], cv2.IMREAD_COLOR)
 
 
-def _coding(shown: list[Image]) -> Callable[[int], object]:
+def _coding(shown: list[BgrImage]) -> Callable[[int], object]:
     return lambda number: cv2.imencode(".jpg", shown[number % _FRAMES], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
 
 
-def _looking(shown: list[Image]) -> Callable[[int], object]:
+def _looking(shown: list[BgrImage]) -> Callable[[int], object]:
     gate = MotionGate()
 
     def look(number: int) -> None:
@@ -197,7 +197,7 @@ def _looking(shown: list[Image]) -> Callable[[int], object]:
     return look
 
 
-def _aligning(loaded: models.Models, frame: Image, face_px: int) -> Callable[[int], object]:
+def _aligning(loaded: models.Models, frame: BgrImage, face_px: int) -> Callable[[int], object]:
     height, width = frame.shape[:2]
     reach = round(counts.ALIGN_REACH * face_px / 2)
     x, y = width // 2, height // 2
@@ -212,7 +212,7 @@ def _aligning(loaded: models.Models, frame: Image, face_px: int) -> Callable[[in
     return align
 
 
-def _grabbing(path: Path, shown: list[Image], stack: ExitStack) -> Callable[[int], object]:
+def _grabbing(path: Path, shown: list[BgrImage], stack: ExitStack) -> Callable[[int], object]:
     height, width = shown[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
     writer.set(cv2.VIDEOWRITER_PROP_QUALITY, _QUALITY)
@@ -294,7 +294,7 @@ def _fresh_gbs() -> float:
     return _FRESH_BYTES / (time.thread_time() - begin) / 1e9
 
 
-def _picture(width: int, height: int, seed: int) -> Image:
+def _picture(width: int, height: int, seed: int) -> BgrImage:
     """Soft shapes and a sensor's noise; the same on every board."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin((x + 9 * seed) / 23), np.sin(y / 17 + seed), np.sin((x + y) / 31)]
