@@ -228,11 +228,11 @@ def main() -> None:
     parser.add_argument("--yunet", type=Path, metavar="FILE", help="YuNet's model file (scripts/get-yunet)")
     parser.add_argument("--size", type=size, action="append", metavar="WxH")
     parser.add_argument("--detector", choices=DETECTORS, action="append")
-    parser.add_argument("--cameras", type=int, action="append", metavar="N")
-    parser.add_argument("--faces", type=int, action="append", metavar="N")
-    parser.add_argument("--people", type=int, action="append", metavar="N")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each camera's process (default 1)")
-    parser.add_argument("--min-face", type=int, default=80, metavar="PX")
+    parser.add_argument("--cameras", type=positive, action="append", metavar="N")
+    parser.add_argument("--faces", type=positive, action="append", metavar="N")
+    parser.add_argument("--people", type=positive, action="append", metavar="N")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of each camera's process (default 1)")
+    parser.add_argument("--min-face", type=positive, default=80, metavar="PX")
     parser.add_argument("--seconds", type=float, default=rates.SECONDS, help="that the speeds may take (default 10)")
     parser.add_argument("--case-seconds", type=float, default=8.0, help="of each case of --check (default 8)")
     args = parser.parse_args()
@@ -257,12 +257,21 @@ def main() -> None:
                 print(line, flush=True)
     except EdgeFaceError as error:
         sys.exit(error.message)
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
 
 
 def size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     found = int(width), int(height)
     if min(found) < 64:
+        raise ValueError(text)
+    return found
+
+
+def positive(text: str) -> int:
+    found = int(text)
+    if found < 1:
         raise ValueError(text)
     return found
 

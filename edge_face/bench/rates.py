@@ -47,7 +47,7 @@ _SCALE = 0.9
 _FACE_PX = 160
 _FRAMES = 8
 _QUALITY = 90
-_COPY_BYTES = 128 << 20
+_COPY_BYTES = 64 << 20
 """Of all that is copied and the copies, together: more than a cache holds, and no more than a small board has."""
 _COPY_S = 0.04
 _FRESH_BYTES = 48 << 20
