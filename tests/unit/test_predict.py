@@ -176,6 +176,18 @@ def test_cameras_share_the_memory() -> None:
     assert 1.2 * alone < fps(narrow, cores=2, cameras=2) < 1.9 * alone
 
 
+def test_fresh_memory_takes_the_kernels_time() -> None:
+    """The CNN at 720p, where its arrays are too large to be kept, and not at VGA."""
+    fast = dataclasses.replace(RATES, fresh_gbs=1e9)
+    for size, fresh in (((640, 480), 0), ((1280, 720), counts.cnn_search(1200, 675).fresh)):
+        scenario = dataclasses.replace(VGA, width=size[0], height=size[1], detector="cnn")
+        slow_one, fast_one = predict(RATES, scenario), predict(fast, scenario)
+        assert slow_one
+        assert fast_one
+        more_ms = slow_one.stages_ms["detect"] - fast_one.stages_ms["detect"]
+        assert more_ms == pytest.approx(fresh / RATES.fresh_gbs / 1e6, abs=0.01)
+
+
 def test_threads_help_what_has_them_and_only_on_cores_of_their_own() -> None:
     assert fps(detector="cnn", cores=2, threads=2) > 1.7 * fps(detector="cnn", cores=2)
     assert fps(detector="cnn", cores=1, threads=2) == fps(detector="cnn", cores=1)
