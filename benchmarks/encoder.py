@@ -31,14 +31,12 @@ import cv2
 import face_recognition
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from edge_face import demo, settings
+from edge_face.bench import counts
 from edge_face.errors import EdgeFaceError
 from edge_face.vision import models
 from edge_face.vision.interfaces import Encoder
-from edge_face.vision.onnx_build import encoder_model
-from edge_face.vision.weights import read_encoder
 
 Image = npt.NDArray[np.uint8]
 
@@ -118,13 +116,7 @@ def measure(chips: Image, expected: npt.NDArray[np.float64], encoders: dict[str,
 
 
 def arithmetic(dlib_ms: float) -> dict[str, float]:
-    weights = read_encoder(models.weights(models.ENCODER))
-    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(encoder_model(weights))).graph
-    shapes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in graph.value_info}
-    kernels = {each.name: list(each.dims) for each in graph.initializer}
-    convs = [node for node in graph.node if node.op_type == "Conv"]
-    sums = sum(math.prod(shapes[conv.output[0]][1:]) * math.prod(kernels[conv.input[1]][1:]) for conv in convs)
-    gflop = 2e-9 * sums
+    gflop = counts.encoder().flop / 1e9
     speed = matrix_speed()
     return {
         "gflop": gflop,

@@ -20,8 +20,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge_face.bench.stages import an_event
 from edge_face.clock import SystemClock
-from edge_face.events import Event, uuid7
 from edge_face.outbox import Target
 from edge_face.store import Store
 
@@ -43,34 +43,6 @@ class Row:
 def written() -> int:
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
-
-
-def an_event(clock: SystemClock, number: int) -> Event:
-    now = clock.wall()
-    person = f"Katya {number % 50}"
-    return Event(
-        type="face_event",
-        id=uuid7(now),
-        seq=0,
-        node="gate-1",
-        camera="front",
-        status="PASS",
-        reason="match",
-        name=person,
-        person_id=person.lower().replace(" ", "-"),
-        external_id=None,
-        distance=0.4123,
-        threshold=0.45,
-        margin=0.21,
-        score=None,
-        rule="distance",
-        box=(120, 80, 240, 300),
-        track=number,
-        frames=3,
-        timestamp=now,
-        expires_at=now + 5,
-        latency_ms=87.0,
-    )
 
 
 def measure(folder: Path, name: str, count: int) -> Row:

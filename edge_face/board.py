@@ -123,6 +123,19 @@ def memory_of(pids: Iterable[int]) -> Memory:
     return Memory(rss, pss)
 
 
+def cpu_s(pids: Iterable[int]) -> float:
+    """Seconds of processors that they have used since they started; nothing for those that have ended."""
+    ticks = 0
+    for pid in pids:
+        try:
+            text = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            continue
+        fields = text.rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # proc(5): utime and stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _family(pid: int) -> list[int]:
     """A process and all below it: a camera's program belongs to the camera."""
     return [pid, *(below for child in _children_of(pid) for below in _family(child))]

@@ -65,13 +65,14 @@ async def watch(
     """`engine`: whose detector is named. `start_s`: how long the children may take to begin. Raises BenchError."""
     async with _cameras(count, config, engine, clip, gallery) as running:
         await _begun([seen for _, seen in running], start_s)
-        begin = time.monotonic()
+        pids = [process.pid for process, _ in running if process.pid is not None]
+        begin, used_s = time.monotonic(), board.cpu_s(pids)
         for _, seen in running:
             seen.counting = True
         await asyncio.sleep(seconds)
         took = [ms for _, seen in running for ms in seen.took_ms]
         fps = len(took) / (time.monotonic() - begin)
-        pids = [process.pid for process, _ in running if process.pid is not None]
+        used_s = board.cpu_s(pids) - used_s
         memory = await asyncio.to_thread(board.memory_of, pids)
         for _, seen in running:
             if seen.failure:
@@ -79,9 +80,8 @@ async def watch(
         if not took:
             raise BenchError(f"{count} cameras with {engine.detector}: not one frame in {seconds:.0f} s")
         name = running[0][0].detector
-    return CameraRun(
-        name, count, round(fps, 2), Timing.of("frame", took), round(memory.pss / MIB / max(1, len(pids)), 1)
-    )
+    each_mib, cpu_ms = memory.pss / MIB / max(1, len(pids)), 1000 * used_s / len(took)
+    return CameraRun(name, count, round(fps, 2), Timing.of("frame", took), round(each_mib, 1), round(cpu_ms, 2))
 
 
 async def _begun(cameras: list[_Seen], start_s: float) -> None:

@@ -87,6 +87,39 @@ class CameraRun:
     """Work for one frame, from the search to the encoding."""
     memory_mib: float
     """Of one camera's process (PSS)."""
+    cpu_ms: float = 0.0
+    """Processor's time of one camera's process for a frame, its reading included: nobody else's work is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long one kind of work takes with so many threads: `fixed_ms`, and its arithmetic at `gflops`."""
+
+    kind: str
+    threads: int
+    gflops: float
+    """1,000,000,000 operations a second; 0: it always takes `fixed_ms`."""
+    fixed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What ten seconds tell of a board, and what all else can be predicted from."""
+
+    speeds: tuple[Speed, ...]
+    copy_gbs: float
+    """Gigabytes a second that one core reads and writes, together."""
+    copy_all_gbs: float
+    """The same of all cores at once."""
+    fresh_gbs: float
+    """Gigabytes of memory that the kernel makes a second."""
+    rounds: int
+    seconds: float
+
+    def speed(self, kind: str, threads: int = 1) -> Speed | None:
+        """With the most threads that were tried, `threads` at most."""
+        found = [each for each in self.speeds if each.kind == kind and each.threads <= threads]
+        return max(found, key=lambda each: each.threads, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +187,22 @@ class Measured:
     vitals: Vitals
     notes: tuple[str, ...] = ()
     """What could not be measured, and why."""
+    rates: Rates | None = None
 
     def stage(self, name: str) -> Timing | None:
         return next((stage for stage in self.stages if stage.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """A board of which nobody knows more than its ten seconds."""
+
+    board: Board
+    date: str
+    backend: str
+    others: float
+    """Part of the processor's time, 0 to 1, that other programs took meanwhile."""
+    rates: Rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 
 from edge_face import __version__, backends, board, settings
-from edge_face.bench import cameras, scene, vitals
+from edge_face.bench import cameras, rates, scene, vitals
 from edge_face.bench.advice import Wishes
 from edge_face.bench.results import (
     BenchError,
@@ -23,6 +23,7 @@ from edge_face.bench.results import (
     CameraRun,
     MatchCost,
     Measured,
+    Rates,
     SearchCost,
     ThreadCost,
     Timing,
@@ -40,12 +41,14 @@ _STAGE_PART = 1 / 120
 """Of all time, for one stage."""
 _CAMERA_PART = 1 / 14
 """Of all time, for one run with cameras."""
-_STEPS = 15
+_STEPS = 16
 """Beside those for each detector and each gallery."""
 _LEAST_CAMERA_S = 0.7
 _PEOPLE = 1000
 """In the gallery of the runs with cameras."""
 _END_PART = 0.98
+_SPEEDS_PART = 1.2
+"""Of the time that the board's speeds take, loading included."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -76,6 +79,7 @@ class Bench:
         self._threads: list[ThreadCost] = []
         self._matches: list[MatchCost] = []
         self._cameras: list[CameraRun] = []
+        self._rates: Rates | None = None
         self._done, self._steps = 0, 1
 
     def run(self) -> Measured:
@@ -98,9 +102,10 @@ class Bench:
             self._larger_faces(stages, loaded)
             self._with_threads(stages)
             self._other_detectors(stages, loaded[1:], seen.clip, start_s)
+            self._speeds(backend)
         width, height = seen.size
         return Measured(
-            board=self._board(),
+            board=this_board(self._root),
             source=seen.source,
             width=width,
             height=height,
@@ -116,6 +121,7 @@ class Bench:
             cameras=tuple(self._cameras),
             vitals=watcher.vitals(),
             notes=tuple(self._notes),
+            rates=self._rates,
         )
 
     def wishes(self, latency_ms: float) -> Wishes:
@@ -230,12 +236,20 @@ class Bench:
                 except EdgeFaceError as error:
                     self._notes.append(f"{count} threads: {error.message}")
 
-    def _board(self) -> Board:
-        versions = {"edge-face": __version__, "python": platform.python_version(), "kernel": platform.release()}
-        versions |= {name: version for name in models.BACKENDS if (version := backends.version(name))}
-        return Board(
-            vitals.name_of(self._root), platform.machine(), _cpus(), vitals.memory_mib(root=self._root), versions
-        )
+    def _speeds(self, backend: str) -> None:
+        self._step("the board's speeds")
+        if self._quick:
+            return  # nothing that was measured needs them
+        if self._left_s() < _SPEEDS_PART * rates.SECONDS:
+            self._notes.append("the board's speeds: there was no time left")
+            return
+        self._rates = rates.measure(self._config.engine, backend, _cpus())
+
+
+def this_board(root: Path = board.ROOT) -> Board:
+    versions = {"edge-face": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    versions |= {name: version for name in models.BACKENDS if (version := backends.version(name))}
+    return Board(vitals.name_of(root), platform.machine(), _cpus(), vitals.memory_mib(root=root), versions)
 
 
 def _cpus() -> int:

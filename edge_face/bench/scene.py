@@ -58,7 +58,7 @@ def take(source: str, config: settings.Config, models: Models, folder: Path, lim
         shown, frames = mask_url(source), _frames_of(settings.Camera(source=source, realtime=False), found, limit_s)
     else:
         try:
-            shown, frames = "the demo's photos", _demo()
+            shown, frames = "the demo's photos", demo_visit()
         except CaptureError as error:
             camera = next(iter(config.cameras.values()))
             if camera.source == "auto" and not find_cameras():
@@ -74,7 +74,7 @@ def take(source: str, config: settings.Config, models: Models, folder: Path, lim
             f"{shown}: no face of {config.engine.min_face} pixels or more was found in {len(frames)} frames. Name a "
             "clip in which somebody looks into the camera, or stand before it"
         )
-    return Scene(shown, frames, faces, _write(frames, folder / "scene.avi"))
+    return Scene(shown, frames, faces, write_clip(frames, folder / "scene.avi"))
 
 
 def must_open(source: str) -> None:
@@ -86,7 +86,8 @@ def must_open(source: str) -> None:
             raise BenchError(error.message) from None
 
 
-def _demo() -> list[BgrImage]:
+def demo_visit() -> list[BgrImage]:
+    """Raises CaptureError without the demo's photos."""
     scene = DemoScene(FPS)
     first = 2 * FPS  # somebody comes, stays and leaves, and a second nobody
     return [scene.frame(index) for index in range(first, first + 9 * FPS, _DEMO_EVERY)]
@@ -140,7 +141,8 @@ def rgb(bgr: BgrImage) -> BgrImage:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _write(frames: list[BgrImage], path: Path) -> Path:
+def write_clip(frames: list[BgrImage], path: Path) -> Path:
+    """As Motion JPEG. Raises BenchError."""
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (width, height))
     writer.set(cv2.VIDEOWRITER_PROP_QUALITY, _CLIP_QUALITY)

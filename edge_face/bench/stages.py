@@ -16,7 +16,7 @@ from edge_face.bench.results import MatchCost, SearchCost, ThreadCost, Timing, t
 from edge_face.bench.scene import Scene, rgb
 from edge_face.bench.vitals import memory_mib
 from edge_face.clips import ClipSource
-from edge_face.clock import SystemClock
+from edge_face.clock import Clock, SystemClock
 from edge_face.config import is_loopback
 from edge_face.engine import Engine
 from edge_face.errors import EdgeFaceError
@@ -136,7 +136,7 @@ class Stages:
         if memory_mib("MemAvailable") << 20 < 2 * faces * _BYTES_OF_A_FACE:
             return None
         gallery = gallery_of(self.encodings[0], faces)
-        cost = timed(f"match {faces}", lambda n: gallery.match([self._encoding(n)]), self._budget_s)
+        cost = timed(f"match {faces:,}", lambda n: gallery.match([self._encoding(n)]), self._budget_s)
         return MatchCost(faces, cost)
 
     def _encoding(self, number: int) -> Encoding:
@@ -191,7 +191,7 @@ async def _publish(options: settings.Mqtt, budget_s: float) -> Timing:
     end = loop.time() + budget_s
     try:
         while len(took) < 3 or (len(took) < 500 and loop.time() < end):
-            payload = as_json(_event().payload())
+            payload = as_json(an_event(SystemClock()).payload())
             begin = loop.time()
             await link.send(f"{name}/event", payload, 2.0)
             took.append((loop.time() - begin) * 1000)
@@ -201,30 +201,32 @@ async def _publish(options: settings.Mqtt, budget_s: float) -> Timing:
     return Timing.of("publish", took)
 
 
-def _event() -> Event:
-    now = SystemClock().wall()
+def an_event(clock: Clock, number: int = 1) -> Event:
+    """Somebody may come in."""
+    now = clock.wall()
+    person = f"Katya {number % 50}"
     return Event(
         type="face_event",
         id=uuid7(now),
-        seq=1,
-        node="bench",
-        camera="bench",
+        seq=0,
+        node="gate-1",
+        camera="front",
         status="PASS",
         reason="match",
-        name="Somebody",
-        person_id="somebody",
+        name=person,
+        person_id=person.lower().replace(" ", "-"),
         external_id=None,
-        distance=0.3,
+        distance=0.4123,
         threshold=0.45,
-        margin=0.3,
+        margin=0.21,
         score=None,
         rule="distance",
-        box=(0, 0, 9, 9),
-        track=1,
-        frames=2,
+        box=(120, 80, 240, 300),
+        track=number,
+        frames=3,
         timestamp=now,
         expires_at=now + 5,
-        latency_ms=50.0,
+        latency_ms=87.0,
     )
 
 

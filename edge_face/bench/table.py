@@ -19,10 +19,11 @@ def lines(measured: Measured, advice: Advice) -> Iterator[str]:
     for timing in (*measured.stages, *(cost.timing for cost in measured.matches)):
         yield row(timing.name, timing)
     yield ""
-    yield f"{'cameras, as fast as it can':<26}{'fps':>10}{'work p50':>10}{'p95':>10}{'MiB each':>10}"
+    yield f"{'cameras, as fast as it can':<26}{'fps':>10}{'work p50':>10}{'p95':>10}{'CPU ms':>10}{'MiB each':>10}"
     for run in measured.cameras:
         name = f"{run.cameras} with {run.detector}"
-        yield f"{name:<26}{run.fps:>10.1f}{run.frame.p50_ms:>10.1f}{run.frame.p95_ms:>10.1f}{run.memory_mib:>10.0f}"
+        times = f"{run.frame.p50_ms:>10.1f}{run.frame.p95_ms:>10.1f}{run.cpu_ms:>10.1f}"
+        yield f"{name:<26}{run.fps:>10.1f}{times}{run.memory_mib:>10.0f}"
     if measured.threads:
         yield ""
         yield f"{'whole frame, by threads':<26}{'p50':>10}{'p95':>10}{'p99':>10}{'runs':>7}"

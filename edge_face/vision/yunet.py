@@ -29,7 +29,7 @@ _OVERLAP_IOU = 0.3
 """Of two boxes with a larger intersection over union, the weaker is dropped (the value of OpenCV's own example)."""
 _MOST_BOXES = 1000
 """Considered before overlapping ones are dropped."""
-_LONGEST_PX = 640
+LONGEST_PX = 640
 """Faces of 500 pixels it loses, so that a larger picture is searched at half its size too, and so on."""
 
 _SHORTEST_PX = 64
@@ -67,7 +67,7 @@ class YunetDetector:
         searched, factor = image, 1
         while True:
             found += self._search(searched, factor)
-            if max(searched.shape[:2]) <= _LONGEST_PX:
+            if max(searched.shape[:2]) <= LONGEST_PX:
                 break
             factor *= 2
             half = (max(1, searched.shape[1] // 2), max(1, searched.shape[0] // 2))

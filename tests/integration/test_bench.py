@@ -33,6 +33,7 @@ def test_a_short_run_measures_every_stage(tmp_path: Path, broker: Broker) -> Non
     assert all(0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"] for stage in told["stages"])
     assert told["cameras"][0]["fps"] > 0
     assert told["cameras"][0]["memory_mib"] > 20
+    assert told["cameras"][0]["cpu_ms"] > 0
     assert told["advice"]["fragment"] in done.stdout
     assert "edge-face on" in files[1].read_text()
 

@@ -255,11 +255,12 @@ def test_the_page_needs_nothing_else_and_lets_nothing_in() -> None:
     text = html.page(found, advise(found, Wishes()))
     page = _Page()
     page.feed(text)
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 4
     assert "script" not in page.tags
     assert page.links == []
     assert "http" not in text.partition("</style>")[2]
     assert "detector = yunet" in text
+    assert "prefers-color-scheme:dark" in text
 
 
 def test_the_table_says_what_the_board_does_not_tell() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from edge_face.board import Board, database_bytes, temperature
+from edge_face.board import Board, cpu_s, database_bytes, temperature
 
 
 def zones(root: Path, *found: tuple[str, str]) -> Path:
@@ -79,3 +80,11 @@ def test_memory_of_the_daemon_a_child_with_its_program_and_others(tmp_path: Path
     finally:
         for child in children:
             child.communicate(timeout=10)
+
+
+def test_the_processors_time_of_processes() -> None:
+    """Of those that are gone nothing is counted."""
+    before, begin = cpu_s([os.getpid()]), time.process_time()
+    while time.process_time() - begin < 0.2:
+        pass
+    assert cpu_s([os.getpid(), 2**22 - 1]) - before == pytest.approx(0.2, abs=0.05)
