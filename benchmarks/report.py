@@ -21,6 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import enrolment
+import scale
+from markdown import table
+
 HERE = Path(__file__).parent
 PACKAGES = ("numpy", "opencv-python-headless", "dlib-bin", "onnxruntime", "face_recognition")
 
@@ -73,6 +77,7 @@ def measure_all(
         "latency": lambda: measured("latency.py"),
         "storage": lambda: measured("storage.py"),
         "viewers": lambda: measured("viewers.py"),
+        "scale": lambda: measured("scale.py", photos),
     }
     return {
         name: known[name] if name in known else measure() | {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}
@@ -111,6 +116,10 @@ def promises(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Promise]:
     crowd = _row(rows["viewers"], viewers=50, stalled=1)
     text = "viewers: share of the frame rate that 50, and one more that never reads, leave"
     yield Promise(text, 0.9, crowd["kept"], at_most=False)
+    for row in found["scale"]["curves"]["enrolment"]:
+        if row["program"] != "face_recognition" and row["photos"] in (enrolment.LARGE, 1000):
+            text = f"enrolment: times as fast as face_recognition, {row['photos']:,} photos of {row['pixels']}"
+            yield Promise(text, 10, row["ratio"], at_most=False)
 
 
 def _row(rows: Rows, **keys: object) -> dict[str, Any]:
@@ -153,25 +162,8 @@ def report(found: Mapping[str, Mapping[str, Any]], checked: Sequence[Promise]) -
         if arithmetic := found[name].get("arithmetic"):
             yield "\nA face's arithmetic, this machine's float32 matrix product, and what follows from both:\n"
             yield from table([arithmetic])
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Rows as Markdown, without the columns that are empty in all."""
-    keys = [
-        key for key in dict.fromkeys(key for row in rows for key in row) if any(row[key] is not None for row in rows)
-    ]
-    yield "| " + " | ".join(keys) + " |"
-    yield "|" + "---|" * len(keys)
-    for row in rows:
-        yield "| " + " | ".join(_cell(row.get(key)) for key in keys) + " |"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    yield f"\n## How cost grows\n\n`benchmarks/scale.py`, {found['scale']['at']} UTC\n"
+    yield from scale.section(found["scale"]["curves"])
 
 
 def processor() -> str:

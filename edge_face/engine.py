@@ -20,7 +20,7 @@ from edge_face.events import Box, Encoding, Face, KnownTrack, Quality, TrackedFa
 from edge_face.images import BgrImage, RgbImage
 from edge_face.vision import quality
 from edge_face.vision.budget import Budget
-from edge_face.vision.detect import detect, resized, search_scale
+from edge_face.vision.detect import detect, detect_largest, resized, search_scale
 from edge_face.vision.follow import Template
 from edge_face.vision.interfaces import Aligned, Detection
 from edge_face.vision.models import Models
@@ -177,14 +177,17 @@ class Engine:
         self._identify(bgr, views, grabbed_at, watch)
         return tuple(self._faces(views)), watch.stages_ms
 
-    def still(self, image: RgbImage) -> tuple[Face, ...]:
-        """Faces of a photo, largest first; `min_face` is a matter of cameras and does not hold here."""
+    def still(self, image: RgbImage, rivals: float = 0.0) -> tuple[Face, ...]:
+        """Faces of a photo, largest first; `min_face` is a matter of cameras and does not hold here.
+
+        `rivals`: those are not wanted that are narrower than so many times the largest (0 to 1; 0: all are).
+        """
         shortest, longest = sorted(image.shape[:2])
         scale = min(_STILL_LARGEST_SCALE, _STILL_LONGEST_PX / longest)
         if shortest * scale < _STILL_SHORTEST_PX:
             return ()
         min_face = round(min(_STILL_MIN_FACE, longest / 5))
-        found = detect(resized(image, scale), self._models.detector, scale, min_face, 0)
+        found = detect_largest(resized(image, scale), self._models.detector, scale, min_face, rivals)
         if not found:
             return ()
         aligned = [self._models.aligner.align(image, detection.box) for detection in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,30 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_face.events import Encoding, Match, Person
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GalleryRows:
+    """Everybody who has a face, as of one moment. Arrays are read-only and C-contiguous."""
+
+    revision: int
+    persons: tuple[Person, ...]
+    """Sorted by id; people without a face are not among them."""
+    owners: npt.NDArray[np.int32]
+    """(n,): row of `matrix` to index in `persons`, ascending."""
+    matrix: npt.NDArray[np.float32]
+    """(n, 128): all templates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Faces were added to `person`, who is as they now are; the revisions of the database's people, in between which
+    nothing else happened.
+    """
+
+    person: Person
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,6 +70,30 @@ class Gallery:
         with_face, starts, place = np.unique(owners[order], return_index=True, return_inverse=True)
         named = tuple(persons[index] for index in with_face)
         return cls(named, (*starts.tolist(), len(owners)), place.astype(np.int32), table)
+
+    def grown(self, person: Person, encodings: Sequence[Encoding]) -> Gallery:
+        """The same with one person more, or with more faces of one (`person`: as they now are).
+
+        As `build` would make it of persons in the order of their ids; the old table is copied, which costs little.
+        """
+        faces = np.asarray(encodings, np.float32)
+        if faces.shape != (len(encodings), 128) or not np.isfinite(faces).all():
+            raise ValueError("A gallery holds finite 128-D encodings.")
+        if not len(faces):
+            return self
+        at = bisect.bisect_left(self.persons, person.id, key=lambda each: each.id)
+        known = at < len(self.persons) and self.persons[at].id == person.id
+        start = self.starts[at + known]
+        table = np.empty((129, self.starts[-1] + len(faces)), np.float32)
+        table[:, :start], table[:, start + len(faces) :] = self._table[:, :start], self._table[:, start:]
+        new = table[:, start : start + len(faces)]
+        new[:128] = faces.T
+        new[128] = -0.5 * np.einsum("ij,ij->j", new[:128], new[:128])
+        owners = np.concatenate((self._owners[:start], np.full(len(faces), at, np.int32), self._owners[start:]))
+        owners[start + len(faces) :] += not known
+        persons = (*self.persons[:at], person, *self.persons[at + known :])
+        later = (begin + len(faces) for begin in self.starts[at + known :])
+        return Gallery(persons, (*self.starts[: at + known], *(() if known else (start,)), *later), owners, table)
 
     @classmethod
     def empty(cls) -> Gallery:

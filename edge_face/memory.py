@@ -7,6 +7,7 @@ and in swap; program files that it shares with other processes do not.
 from __future__ import annotations
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -44,10 +45,24 @@ class Growth:
         return self.now - self.start > (allowed if quiet else _AT_ONCE * allowed)
 
 
+def available_bytes(root: Path = Path("/")) -> int:
+    """What programs on this board may still take; 0 where it does not tell."""
+    try:
+        text = (root / "proc/meminfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def photo_bytes() -> int:
+    """What the photo child may take for one picture."""
+    return min(PHOTO, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE)
+
+
 def limit_growth() -> None:
     """This process may not take more than what a photo may: then allocations fail, and the board has memory left."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _data_bytes() + min(PHOTO, total // _SHARE)
+    limit = _data_bytes() + photo_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -106,6 +106,8 @@ class Photo:
 
     id: int
     size: int
+    rivals: float = 0.0
+    """Faces are not wanted that are narrower than so many times the largest; 0: all are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +31,11 @@ _SECOND_FACE = 0.5
 
 
 class PhotoReader(Protocol):
-    async def analyse(self, data: bytes) -> PhotoResult: ...
+    at_once: int
+    """How many photos are read side by side."""
+
+    async def analyse(self, data: bytes, rivals: float = 0.0) -> PhotoResult:
+        """`rivals`: faces are not wanted that are narrower than so many times the largest."""
 
 
 class Roster(Protocol):
@@ -183,17 +190,49 @@ class People:
         return await self._roster.remove_face(person_id, face_id)
 
     async def enrol_members(self, members: Iterable[Member], *, force: bool = False) -> AsyncIterator[FileReport]:
-        """Enrol the photos of a ZIP or a folder one by one; a bad file never stops the rest."""
-        for member in members:
-            if member.refused:
-                yield FileReport(member.file, member.name, error="refused", message=member.refused)
-                continue
-            try:
-                person = await self.enrol(member.name, [member.data], force=force)
-            except EdgeFaceError as error:
-                yield FileReport(member.file, member.name, error=error.code, message=error.message)
-            else:
-                yield FileReport(member.file, member.name, person.id)
+        """Enrol the photos of a ZIP or a folder in their order; a bad file never stops the rest.
+
+        The next ones are read meanwhile. Each is compared with all before it, as if it came alone.
+        """
+        async with aclosing(self._read_ahead(members)) as read:
+            async for member, reading in read:
+                try:
+                    face = await reading
+                    if face is None:
+                        yield FileReport(member.file, member.name, error="refused", message=member.refused)
+                        continue
+                    person = await self.enrol_encodings(
+                        member.name, [face.encoding], None, [face.thumbnail], force=force
+                    )
+                except EdgeFaceError as error:
+                    yield FileReport(member.file, member.name, error=error.code, message=error.message)
+                else:
+                    yield FileReport(member.file, member.name, person.id)
+
+    async def _read_ahead(
+        self, members: Iterable[Member]
+    ) -> AsyncGenerator[tuple[Member, asyncio.Task[Face | None]], None]:
+        """Each with the face that is being read, while the readers already have the next ones."""
+        ahead: deque[tuple[Member, asyncio.Task[Face | None]]] = deque()
+        coming = iter(members)
+        try:
+            while True:
+                while len(ahead) <= self._photos.at_once and (member := next(coming, None)) is not None:
+                    ahead.append((member, asyncio.create_task(self._member_face(member))))
+                if not ahead:
+                    return
+                yield ahead.popleft()
+        finally:
+            for _, reading in ahead:
+                reading.cancel()
+            await asyncio.gather(*(reading for _, reading in ahead), return_exceptions=True)
+
+    async def _member_face(self, member: Member) -> Face | None:
+        """None for one that is refused."""
+        if member.refused:
+            return None
+        clean_name(member.name)  # before the photo is read, which takes long
+        return await self._face(member.data)
 
     async def remove(self, key: str, by: By = "any") -> Person:
         """Remove the person with that id or name. Raises NotFoundError, ConflictError where `any` means two people."""
@@ -217,7 +256,7 @@ class People:
 
     async def _face(self, image: bytes) -> Face:
         """The one face of a photo for enrolment."""
-        faces = (await self._photos.analyse(image)).faces
+        faces = (await self._photos.analyse(image, rivals=_SECOND_FACE)).faces
         if not faces:
             raise ImageError("No face was found in the photo.", "no_face")
         rivals = [face for face in faces[1:] if face.box.width >= _SECOND_FACE * faces[0].box.width]

@@ -35,11 +35,13 @@ class StoreRoster:
         async with self._refreshing:
             if await self._thread.run(self._store.gallery_revision) != self._revision:
                 rows = await self._thread.run(self._store.gallery)
-                self.current = Gallery.build(rows.persons, rows.owners, rows.matrix)
-                self._revision = rows.revision
-                if self._on_change:
-                    self._on_change(self.current)
+                self._use(Gallery.build(rows.persons, rows.owners, rows.matrix), rows.revision)
         return self.current
+
+    def _use(self, gallery: Gallery, revision: int) -> None:
+        self.current, self._revision = gallery, revision
+        if self._on_change:
+            self._on_change(gallery)
 
     async def watch(self) -> None:
         """Follow the database for ever. While it cannot be read, the gate goes on with the gallery it has."""
@@ -65,9 +67,14 @@ class StoreRoster:
     async def add_faces(
         self, name: str, encodings: Sequence[Encoding], external_id: str | None, thumbnails: Sequence[bytes | None] = ()
     ) -> Person:
-        person = await self._thread.run(self._store.add_faces, name, encodings, external_id, thumbnails)
+        """The gallery grows by itself: else a thousand enrolments would read the whole database a thousand times."""
+        async with self._refreshing:
+            added = await self._thread.run(self._store.grow, name, encodings, external_id, thumbnails)
+            if added.before == self._revision:
+                self._use(self.current.grown(added.person, encodings), added.after)
+                return added.person
         await self.gallery()
-        return person
+        return added.person
 
     async def add_faces_to(
         self, person_id: str, encodings: Sequence[Encoding], thumbnails: Sequence[bytes | None] = ()

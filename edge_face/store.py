@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
 from edge_face import audit
@@ -19,6 +18,7 @@ from edge_face.database import StoreThread
 from edge_face.erasure import erase_person, id_digest
 from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
 from edge_face.events import Encoding, Person
+from edge_face.gallery import Added, GalleryRows
 from edge_face.ledger import Entry, face_key, person_key
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, OutboxItem, Target
@@ -54,19 +54,6 @@ class Changes:
     valid_from: float | UnsetType | None = UNSET
     valid_until: float | UnsetType | None = UNSET
     blocked: bool | UnsetType = UNSET
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class GalleryRows:
-    """Everybody who has a face, as of one moment. Arrays are read-only and C-contiguous."""
-
-    revision: int
-    persons: tuple[Person, ...]
-    """Sorted by id; people without a face are not among them."""
-    owners: npt.NDArray[np.int32]
-    """(n,): row of `matrix` to index in `persons`, ascending."""
-    matrix: npt.NDArray[np.float32]
-    """(n, 128): all templates."""
 
 
 class Store(OversightStore):
@@ -107,6 +94,16 @@ class Store(OversightStore):
         external_id: str | None = None,
         thumbnails: Sequence[bytes | None] = (),
     ) -> Person:
+        """The person, after `grow`."""
+        return self.grow(name, encodings, external_id, thumbnails).person
+
+    def grow(
+        self,
+        name: str,
+        encodings: Sequence[Encoding],
+        external_id: str | None = None,
+        thumbnails: Sequence[bytes | None] = (),
+    ) -> Added:
         """Add faces to the person of exactly this name, who is made if there is none; all or nothing.
 
         No encodings: a person without a face yet. `external_id` replaces the present one; None leaves it. `thumbnails`:
@@ -117,7 +114,7 @@ class Store(OversightStore):
         blobs = [to_blob(encoding) for encoding in encodings]
         now = self._clock.wall()
         with self.writing() as db:
-            person = _find(db, name, "name")
+            before, person = _revision(db), _find(db, name, "name")
             if external_id is not None:
                 _refuse_taken(db, external_id, person)
             if person is None:
@@ -128,7 +125,7 @@ class Store(OversightStore):
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
             _insert_templates(db, owner, blobs, thumbnails, now)
             self._note(db, "enrolled", owner, faces=len(blobs))
-            return _get(db, owner, "id")
+            return Added(_get(db, owner, "id"), before, _revision(db))
 
     def add_student(self, name: str, external_id: str | None, data: Mapping[str, Any]) -> Person:
         """Keep what another system knows of the person of that name, who is made, without a face, if there is none.

@@ -312,6 +312,7 @@ class PhotoProcess:
         *,
         thumbnails: bool = False,
     ) -> None:
+        self.at_once = 1
         self._job = PhotoJob(options, log_level, thumbnails=thumbnails)
         self._backends = backends or Backends()
         self._idle_s = idle_s
@@ -331,13 +332,13 @@ class PhotoProcess:
         self._job = dataclasses.replace(self._job, engine=options, log_level=log_level)
         await self.close()
 
-    async def analyse(self, data: bytes) -> PhotoResult:
-        """Faces of a photo. Raises ImageError when it cannot be used, WorkerError when the engine cannot work."""
+    async def analyse(self, data: bytes, rivals: float = 0.0) -> PhotoResult:
+        """Faces of a photo, as `Photo` asks for them. Raises ImageError (it cannot be used), WorkerError."""
         async with self._one_at_a_time:
             if self._idle:
                 self._idle.cancel()
             try:
-                result = await self._ask(data)
+                result = await self._ask(data, rivals)
             except BaseException:
                 await self._stop()  # a child whose answer was not awaited would give it to the next photo
                 raise
@@ -353,7 +354,7 @@ class PhotoProcess:
         async with self._one_at_a_time:
             await self._stop()
 
-    async def _ask(self, data: bytes) -> PhotoResult:
+    async def _ask(self, data: bytes, rivals: float) -> PhotoResult:
         if self._child and self._child.ended:  # somebody or the kernel ended it, or its last photo took its memory
             await self._stop()
         fresh = self._child is None
@@ -361,7 +362,7 @@ class PhotoProcess:
             if self._child is None:
                 self._child, _ = await started(self._job, self._backends)
             try:
-                return await self._answer(self._child, data)
+                return await self._answer(self._child, data, rivals)
             except ChildDied as error:
                 await self._stop()
                 # An earlier photo may have broken it: only a new child that dies of this one tells whose fault it is.
@@ -372,9 +373,9 @@ class PhotoProcess:
                 what = "takes too long to be read" if error.exit_code is None else f"could not be read ({error})"
                 raise ImageError(f"The picture {what}.") from None
 
-    async def _answer(self, child: Child, data: bytes) -> PhotoResult:
+    async def _answer(self, child: Child, data: bytes, rivals: float) -> PhotoResult:
         """Raises ChildDied, WorkerError."""
-        photo = Photo(next(self._ids), len(data))
+        photo = Photo(next(self._ids), len(data), rivals)
         child.send(photo)
         sent = asyncio.ensure_future(child.send_bytes(data))
         try:

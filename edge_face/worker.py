@@ -204,26 +204,27 @@ class PhotoLoop:
             message = self._channel.receive()
             if isinstance(message, Photo):
                 try:
-                    result = self._analyse(message.id, self._channel.receive_bytes(message.size))
+                    result = self._analyse(message, self._channel.receive_bytes(message.size))
                 except MemoryError:
                     self._channel.send(PhotoResult(message.id, error="too_large", message=photos.TOO_MUCH_MEMORY))
                     return
                 self._channel.send(result)
 
-    def _analyse(self, id: int, data: bytes | bytearray) -> PhotoResult:
+    def _analyse(self, photo: Photo, data: bytes | bytearray) -> PhotoResult:
         """Raises MemoryError."""
         try:
             picture = photos.decode(data)
-            faces = self._engine.still(picture.pixels)
+            faces = self._engine.still(picture.pixels, photo.rivals)
             if self._thumbnails and faces:
                 faces = (replace(faces[0], thumbnail=photos.thumbnail(picture.pixels, faces[0].box)), *faces[1:])
         except ImageError as error:
-            return PhotoResult(id, error=error.code, message=error.message)
+            return PhotoResult(photo.id, error=error.code, message=error.message)
         except cv2.error as error:
             if error.code == cv2.Error.StsNoMem:
                 raise MemoryError from error
             raise
-        return PhotoResult(id, picture.width, picture.height, tuple(_enlarged(face, picture.reduced) for face in faces))
+        enlarged = tuple(_enlarged(face, picture.reduced) for face in faces)
+        return PhotoResult(photo.id, picture.width, picture.height, enlarged)
 
 
 def _with_thumbnail(face: TrackedFace, image: npt.NDArray[np.uint8]) -> TrackedFace:

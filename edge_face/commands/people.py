@@ -46,9 +46,9 @@ async def _enroll_one(configured: Config, args: argparse.Namespace) -> int:
 
 
 async def _enroll_many(configured: Config, files: zips.Archive | _Folder, *, force: bool) -> int:
-    refused = 0
-    async with open_people(configured) as people:
-        done = 0
+    refused = done = 0
+    async with open_people(configured, len(files)) as people:
+        show_bar(0, len(files))
         async for report in people.enrol_members(files, force=force):
             done += 1
             if report.error:

@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from edge_face import settings
-from edge_face.backends import Backends
 from edge_face.clock import SystemClock
 from edge_face.database import StoreThread
 from edge_face.people import People
+from edge_face.photo_pool import PhotoPool
 from edge_face.roster import StoreRoster
 from edge_face.store import Store
-from edge_face.supervisor import PhotoProcess
 
 
 def open_store(config: settings.Config) -> Store:
@@ -21,11 +20,9 @@ def open_store(config: settings.Config) -> Store:
 
 
 @asynccontextmanager
-async def open_people(config: settings.Config) -> AsyncIterator[People]:
+async def open_people(config: settings.Config, photos_expected: int = 1) -> AsyncIterator[People]:
     thread = StoreThread()
-    photos = PhotoProcess(
-        config.engine, config.log.level, backends=Backends.remembered(), thumbnails=config.storage.keep_faces
-    )
+    photos = PhotoPool(config.engine, config.log.level, photos_expected, thumbnails=config.storage.keep_faces)
     try:
         store = await thread.run(open_store, config)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,17 @@ class Detector(Protocol):
 
     def detect(self, image: RgbImage, min_face: float = 0, max_face: float = 0) -> list[Detection]:
         """Faces in the picture. Only those of min_face to max_face pixels (0: any) are wanted, others may be found."""
+
+
+@runtime_checkable
+class LargeFirst(Protocol):
+    """A Detector that finds large faces alone sooner, and in exactly the same places."""
+
+    def detect_large(self, image: RgbImage, narrowest: float) -> list[Detection]:
+        """Of those that `detect` finds, all whose boxes are at least `narrowest` pixels wide.
+
+        Boxes little wider than that may be of smaller faces, whose better boxes are not searched for.
+        """
 
 
 class Aligned(NamedTuple):

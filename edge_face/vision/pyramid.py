@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-_STEP = 6 / 5
+STEP = 6 / 5
 _RATE = (6 - 1) / 6
-_SHIFT = 0.3
+SHIFT = 0.3
 """Pixels that a coordinate moves on its way up by one copy (pyramid_down::point_up)."""
 _GAP = 10
 _BORDER = 11
@@ -49,7 +49,7 @@ class Tile:
         """A point on the canvas as one in the picture, as pyramid_down::point_up does it, level by level."""
         x, y = x - self.left, y - self.top
         for _ in range(self.level):
-            x, y = x * _STEP + _SHIFT, y * _STEP + _SHIFT
+            x, y = x * STEP + SHIFT, y * STEP + SHIFT
         return x, y
 
 
@@ -81,10 +81,10 @@ def layout(width: int, height: int, window: int, min_face: float = 0, max_face: 
         sizes.append(smaller)
     # Two steps more on either side: a face between two windows is seen in either, and a face that is too small or too
     # large is also seen in the first window that is not, but less surely than in its own, which has to compete.
-    spare = _STEP**2
+    spare = STEP**2
     levels = []
     for level in range(len(sizes)):
-        seen = window * _STEP**level
+        seen = window * STEP**level
         if seen * spare > min_face and (not max_face or seen / spare < max_face):
             levels.append(level)
     if not levels or not width or not height:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,19 @@ class Somebody:
 
 def people(data: Path, engine: Engine, count: int) -> list[Somebody]:
     """The first people of the data in whose portrait one face, fit for enrolment, is seen."""
+    lines = (data / "lfw" / "enrol.tsv").read_text(encoding="utf-8").splitlines()
+    return portrayed(
+        ((name, data / "lfw" / path) for name, path in (line.split("\t") for line in lines)), engine, count
+    )
+
+
+def portrayed(photos: Iterable[tuple[str, Path]], engine: Engine, count: int) -> list[Somebody]:
+    """The same of other photos of TILE pixels, each with a name."""
     found: dict[str, Somebody] = {}
-    for line in (data / "lfw" / "enrol.tsv").read_text(encoding="utf-8").splitlines():
-        name, path = line.split("\t")
+    for name, path in photos:
         if name in found:
             continue
-        photo = np.asarray(cv2.imread(str(data / "lfw" / path)), dtype=np.uint8)
+        photo = np.asarray(cv2.imread(str(path)), dtype=np.uint8)
         faces = engine.still(np.ascontiguousarray(photo[:, :, ::-1]))
         alone = len(engine.process(photo, 0.0)[0]) == 1
         engine.reset()
@@ -39,7 +47,7 @@ def people(data: Path, engine: Engine, count: int) -> list[Somebody]:
             found[name] = Somebody(name, photo, faces[0].encoding)
         if len(found) == count:
             return list(found.values())
-    raise AssertionError(f"only {len(found)} people of the data can be enrolled")
+    raise AssertionError(f"only {len(found)} people of these photos can be enrolled")
 
 
 def crowd(standing: list[Somebody], number: int = 0, columns: int = 5) -> BgrImage:

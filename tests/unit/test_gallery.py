@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,3 +80,33 @@ def test_an_encoding_that_is_not_finite_is_refused(bad: float) -> None:
     matrix[1, 7] = bad
     with pytest.raises(ValueError, match="finite"):
         Gallery.build(people(2), np.array([0, 1], np.int32), matrix)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3)), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
+def test_a_gallery_that_grew_is_the_one_that_is_built(added: list[tuple[int, int]], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    gallery, faces = Gallery.empty(), dict[int, list[npt.NDArray[np.float32]]]()
+    for number, count in added:
+        new = list(random.normal(0, 0.12, (count, 128)).astype(np.float32))
+        before = gallery.faces.copy()
+        grown = gallery.grown(Person(f"p{number}", "", faces=len(faces.get(number, [])) + count), new)
+        assert np.array_equal(gallery.faces, before)  # snapshots never change
+        gallery = grown
+        faces.setdefault(number, []).extend(new)
+        persons = [Person(f"p{each}", "", faces=len(faces[each])) for each in sorted(faces)]
+        owners = np.repeat(np.arange(len(faces), dtype=np.int32), [person.faces for person in persons])
+        built = Gallery.build(persons, owners, np.concatenate([faces[each] for each in sorted(faces)]))
+        assert gallery.persons == built.persons
+        assert gallery.starts == built.starts
+        assert np.array_equal(gallery.faces, built.faces)
+        assert [gallery.owner(row) for row in range(len(owners))] == [built.owner(row) for row in range(len(owners))]
+        probe = random.normal(0, 0.12, 128).astype(np.float32)
+        (match,), (expected,) = gallery.match([probe]), built.match([probe])
+        assert match.person == expected.person
+        assert match.distance == pytest.approx(expected.distance, abs=1e-5)
+        assert match.margin == pytest.approx(expected.margin, abs=1e-5)
+
+
+def test_a_gallery_does_not_grow_by_what_is_no_number() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Gallery.empty().grown(Person("p", "P"), [np.full(128, np.nan, np.float32)])
