@@ -1,8 +1,8 @@
 """Prove that nothing in a lock is compiled on a gate: every locked package has a wheel that the oldest board can load.
 
 The boards: aarch64 with glibc 2.27 (a Jetson Nano with JetPack 4, served by uv's own Python 3.11; newer boards load the
-same wheels) and x86-64 with glibc 2.28. `pip` itself is asked which wheel it would install for each target, and the
-answer's hash must be in the lock. Started by `scripts/check-wheels`.
+same wheels, or are given newer ones) and x86-64 with glibc 2.28. `pip` itself is asked which wheel it would install for
+each target, and the answer's hash must be in the lock. Started by `scripts/check-wheels`.
 """
 
 from __future__ import annotations
@@ -108,18 +108,31 @@ def environment(target: Target, python: str) -> dict[str, str]:
     }
 
 
+def wanted(pins: Iterable[Pin], target: Target, python: str) -> list[Pin]:
+    """Those that such a board installs."""
+    env = environment(target, python)
+    return [pin for pin in pins if pin.requirement.marker is None or pin.requirement.marker.evaluate(env)]
+
+
+def pip_install(target: Target, python: str, folder: Path) -> list[str]:
+    """pip's command line that installs what such a board would into a folder; the requirements go behind it."""
+    tag = f"cp{python.replace('.', '')}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--target", str(folder), "--no-input", "--disable-pip-version-check"]
+    command += ["--python-version", python, "--implementation", "cp"]
+    for abi in (tag, "abi3", "none"):
+        command += ["--abi", abi]
+    for platform in target.platforms():
+        command += ["--platform", platform]
+    return command
+
+
 def ask_pip(specs: Iterable[str], target: Target, python: str) -> tuple[dict[str, tuple[str, str]], str]:
     """Let pip choose wheels, download none. Returns {name: (wheel, sha256)} and pip's error text (empty: none)."""
-    tag = f"cp{python.replace('.', '')}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed"]
-        command += ["--only-binary", ":all:", "--target", str(Path(folder) / "site"), "--report", str(report)]
-        command += ["--no-input", "--disable-pip-version-check", "--python-version", python, "--implementation", "cp"]
-        for abi in (tag, "abi3", "none"):
-            command += ["--abi", abi]
-        for platform in target.platforms():
-            command += ["--platform", platform]
+        command = pip_install(target, python, Path(folder) / "site")
+        command += ["--dry-run", "--ignore-installed", "--report", str(report)]
         done = subprocess.run([*command, *specs], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return {}, done.stderr.strip()
@@ -139,10 +152,9 @@ def no_wheel(error: str) -> bool:
 
 def judge(pins: Iterable[Pin], target: Target, python: str) -> dict[str, Answer]:
     """The answer for each pin that such a board would install."""
-    env = environment(target, python)
-    wanted = [pin for pin in pins if pin.requirement.marker is None or pin.requirement.marker.evaluate(env)]
-    answers = {pin.name: Answer("(source, pure Python: copied)") for pin in wanted if pin.name in PURE_SDISTS}
-    asked = [pin for pin in wanted if pin.name not in PURE_SDISTS]
+    pins = wanted(pins, target, python)
+    answers = {pin.name: Answer("(source, pure Python: copied)") for pin in pins if pin.name in PURE_SDISTS}
+    asked = [pin for pin in pins if pin.name not in PURE_SDISTS]
     # All at once is quick; only when that fails is every package asked alone, so that each offender is named.
     chosen, error = ask_pip([pin.spec for pin in asked], target, python)
     if error and not no_wheel(error):

@@ -31,7 +31,8 @@ def loaded_models() -> models.Models:
 
 @pytest.fixture
 def engine(loaded_models: models.Models) -> Engine:
-    return Engine(loaded_models, settings.Engine())
+    # However slow the machine, no frame is too old: of one that would be, less is looked at.
+    return Engine(loaded_models, settings.Engine(), max_age_s=1e6)
 
 
 @pytest.fixture(scope="session")

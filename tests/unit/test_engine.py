@@ -100,7 +100,7 @@ def test_one_face_keeps_its_track_and_another_gets_its_own(engine: Engine) -> No
 
 def test_an_interruption_or_a_new_process_makes_no_new_tracks(loaded_models: models.Models) -> None:
     pair = bgr(side_by_side(astronaut(), hopper()))
-    engine = Engine(loaded_models, settings.Engine())
+    engine = Engine(loaded_models, settings.Engine(), max_age_s=1e6)
     faces = engine.process(pair, 0.0)[0]
     first = {face.track for face in faces}
     engine.interrupted()
@@ -108,7 +108,7 @@ def test_an_interruption_or_a_new_process_makes_no_new_tracks(loaded_models: mod
     smaller = np.asarray(cv2.resize(pair, None, fx=0.9, fy=0.9), dtype=np.uint8)  # another resolution
     assert {face.track for face in engine.process(smaller, 0.2)[0]} == first
     known = [KnownTrack(face.track, 0.0, (face.encoding,)) for face in faces if face.encoding is not None]
-    after = Engine(loaded_models, settings.Engine(), first_track=9, known=known)
+    after = Engine(loaded_models, settings.Engine(), first_track=9, known=known, max_age_s=1e6)
     assert {face.track for face in after.process(pair, 0.3)[0]} == first
 
 
