@@ -193,6 +193,11 @@ def _add_people(add: _Add) -> None:
     sub.add_argument("--json", action="store_true", help="an array of objects")
     sub = add("remove", "remove a person and their faces", "people:remove", "edge-face remove Katya")
     sub.add_argument("person", metavar="NAME|ID")
+    sub = add(
+        "export", "write all that is stored of a person into a ZIP", "people:export", "edge-face export Katya katya.zip"
+    )
+    sub.add_argument("person", metavar="NAME|ID")
+    sub.add_argument("file", type=Path, metavar="FILE")
     sub = add("import-ids", "give people the ids of a spreadsheet", "ids:import_ids", "edge-face import-ids ids.xlsx")
     sub.add_argument("file", type=Path, metavar="FILE", help=".xlsx or .csv with a column for names and one for ids")
     sub = add("recognize", "say who is in photos", "people:recognize", "edge-face recognize --json door.jpg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from edge_face import audit
 from edge_face.blobs import from_blobs
 from edge_face.errors import StoreError
-from edge_face.events import Person
+from edge_face.events import Encoding, Person
 from edge_face.gallery import GalleryRows
 from edge_face.oversight import OversightStore
 from edge_face.rekey import convert
@@ -24,6 +25,15 @@ PEOPLE = (
     "SELECT id, name, external_id, (SELECT count(*) FROM templates WHERE person_id = people.id), created_at, "
     '"group", valid_from, valid_until, blocked FROM people'
 )
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledFace:
+    """One enrolled face, without its encoding. `thumbnail`: whether a picture of it is kept."""
+
+    id: int
+    created_at: float
+    thumbnail: bool = False
 
 
 class FaceStore(OversightStore):
@@ -68,6 +78,14 @@ class FaceStore(OversightStore):
             if thumbnail is not None:
                 data, seal = self._vault.put(thumbnail, "thumbnail", face_id, owner)
                 db.execute("INSERT INTO thumbnails VALUES (?, ?, ?)", (face_id, data, seal))
+
+    def templates(self, person_id: str) -> dict[int, Encoding]:
+        """Of one person, by the faces' numbers. Raises StoreError where one cannot be read."""
+        query = f"SELECT {FACE_PLACE}, encoding, seal FROM {FACES} WHERE person_id = ?"  # noqa: S608  # constants
+        with self.reading() as db:
+            self._vault.check(db)
+            rows = db.execute(query, (person_id,)).fetchall()
+        return {place[1]: from_blobs(self._decrypted(data, seal, *place))[0] for *place, data, seal in rows}
 
     def forget_thumbnails(self) -> int:
         """Erase all pictures of faces; returns how many."""

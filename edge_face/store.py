@@ -17,7 +17,7 @@ from edge_face.database import StoreThread
 from edge_face.erasure import erase_person, id_digest
 from edge_face.errors import ConflictError, NotFoundError, RequestError
 from edge_face.events import Encoding, Person
-from edge_face.faces import PEOPLE, FaceStore, person_of, revision_of
+from edge_face.faces import PEOPLE, EnrolledFace, FaceStore, person_of, revision_of
 from edge_face.gallery import Added, GalleryRows
 from edge_face.ledger import Entry, face_key, person_key
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
@@ -259,15 +259,6 @@ class Store(FaceStore):
             done = db.execute(change if paused else "DELETE FROM paused_cameras WHERE camera = ?", (camera,)).rowcount
             if done:
                 audit.note(db, self._clock.wall(), "paused" if paused else "resumed", {"camera": camera})
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledFace:
-    """One enrolled face, without its encoding. `thumbnail`: whether a picture of it is kept."""
-
-    id: int
-    created_at: float
-    thumbnail: bool = False
 
 
 def _rules(person: Person) -> Entry:

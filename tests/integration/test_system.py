@@ -337,7 +337,7 @@ def newer_schema(gate: Gate) -> None:
     """The source to install next has one more step."""
     file = gate.machine.path(f"{SOURCE}/edge_face/migrations.py")
     text = file.read_text()
-    step = f'    "CREATE TABLE newer_{text.count("newer_")} (x INTEGER) STRICT",\n'
+    step = f'    "CREATE TABLE newer_{text.count("newer_")} (x INTEGER) STRICT;",\n'
     file.write_text(text.replace(")\n\n\nclass Unsuitable", f"{step})\n\n\nclass Unsuitable"))
 
 

@@ -119,6 +119,11 @@ def test_what_was_there_is_encrypted_and_nothing_readable_is_left(path: Path, op
     backups.make(NOW)
     store.remove_face("zero", store.faces("zero")[0].id)  # what was deleted may be left somewhere, too
     store.add_faces("Zero", [ZERO])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA secure_delete = OFF")  # another program, or an old version
+        insert = "INSERT INTO templates (person_id, encoding, created_at) VALUES ('zero', ?, 0)"
+        db.executemany(insert, [(to_blob(STRANGER),)] * 20)
+        db.execute("DELETE FROM templates WHERE created_at = 0")
     backups.make(NOW)
     shutil.copy(path, path.with_name(path.name + ".damaged"))
     store.close()
@@ -363,3 +368,18 @@ def test_a_backup_with_a_passphrase_still_needs_the_key(path: Path, opened: Call
     opened().close()
     restore(file, path, NOW, "correct horse", vault=Vault(KEY))
     assert is_whole(opened())
+
+
+def test_it_is_in_no_log_while_others_have_the_file_open(path: Path, opened: Callable[..., Store]) -> None:
+    plain, store = opened(""), opened()
+    fill(plain)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM people").fetchall()
+        with pytest.raises(StoreError, match="another program is reading"):
+            store.change_key(Vault())
+        assert readable(path) == set(SECRETS)
+    store.change_key(Vault())
+    assert readable(path) == set()
+    with pytest.raises(TemplateKeyError):
+        plain.add_faces("Eve", [STRANGER])
