@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from edge_face import backup
-from edge_face.errors import BackupError, EdgeFaceError, TemplateKeyError
+from edge_face.errors import BackupError, EdgeFaceError, StoreError, TemplateKeyError
 from edge_face.ledger import ERASES, Ledger, apply
 from edge_face.migrations import migrate
 from edge_face.rekey import convert
@@ -93,7 +93,7 @@ class Backups:
         """Encrypt the templates in them anew; returns those that a third key has encrypted, which stay as they are.
 
         Databases that are set aside hold what nobody can encrypt any more: they are deleted. Raises EdgeFaceError,
-        OSError, sqlite3.Error.
+        OSError.
         """
         strange = []
         if self._folder.is_dir():
@@ -114,9 +114,12 @@ class Backups:
         with self._draft() as copy:
             header = backup.unpack(file, copy)
             size = self._ledger.size()
-            with closing(sqlite3.connect(copy, isolation_level=None)) as db:
-                erase(db, self._ledger)
-                convert(db, old, new)
+            try:
+                with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                    erase(db, self._ledger)
+                    convert(db, old, new)
+            except sqlite3.Error as error:  # a full disk, say, which is no reason to give the backup up
+                raise StoreError(f"The backup {file} cannot be encrypted anew: {error}") from error
             backup.pack(copy, file, size, header.created_at)
 
     def _scrub(self, file: Path, size: int) -> bool:

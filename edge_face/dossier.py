@@ -35,7 +35,7 @@ def write(store: Records, person_id: str, file: BinaryIO) -> Person:
     templates = store.templates(person_id)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         shown = []
-        for face in faces:
+        for face in [face for face in faces if face.id in templates]:  # one may have been erased meanwhile
             picture = f"pictures/{face.id}.jpg" if face.thumbnail else None
             if picture:
                 archive.writestr(picture, store.thumbnail(person_id, face.id))

@@ -21,6 +21,8 @@ from tests.support.photos import blank
 FPS = 10
 
 
+@pytest.mark.slow
+@pytest.mark.paired
 async def test_a_hot_board_judges_fewer_frames_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
