@@ -92,8 +92,8 @@ class Backups:
     def change_key(self, old: Vault, new: Vault) -> list[Path]:
         """Encrypt the templates in them anew; returns those that a third key has encrypted, which stay as they are.
 
-        Databases that are set aside hold what nobody can encrypt any more: they are deleted. Raises EdgeFaceError,
-        OSError.
+        Databases that are set aside, and drafts, hold what nobody can encrypt any more: they are deleted. Raises
+        EdgeFaceError, OSError.
         """
         strange = []
         if self._folder.is_dir():
@@ -106,8 +106,9 @@ class Backups:
                     except BackupError as error:
                         _log.error("the backup %s is deleted: %s", file, error)
                         file.unlink()
-        for aside in set_aside(self._database):
-            aside.unlink()
+        drafts = self._database.parent.glob(f".{self._database.name}.*-*")  # of commands that were killed
+        for left in (*set_aside(self._database), *drafts):
+            left.unlink()
         return strange
 
     def _change_key(self, file: Path, old: Vault, new: Vault) -> None:

@@ -125,7 +125,8 @@ def test_what_was_there_is_encrypted_and_nothing_readable_is_left(path: Path, op
         db.executemany(insert, [(to_blob(STRANGER),)] * 20)
         db.execute("DELETE FROM templates WHERE created_at = 0")
     backups.make(NOW)
-    shutil.copy(path, path.with_name(path.name + ".damaged"))
+    for left in (f"{path.name}.damaged", f".{path.name}.copy-1a2b", f".{path.name}.restore-1a2b"):
+        shutil.copy(path, path.with_name(left))
     store.close()
     config = config_of(path, template_key=KEY)
     assert readable(path) == set(SECRETS)
