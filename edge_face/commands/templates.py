@@ -69,8 +69,8 @@ def _show(configured: settings.Config) -> int:
         rows = store.gallery()
     finally:
         store.close()
-    with_what = named(Vault(configured.storage.template_key).mark)
-    print(f"encrypted with {with_what}; people: {len(rows.persons)}, faces: {len(rows.owners)}")
+    how = f"encrypted with {named(Vault(configured.storage.template_key).mark)}" if store.encrypted else "not encrypted"
+    print(f"{how}; people: {len(rows.persons)}, faces: {len(rows.owners)}")
     if store.unreadable:
         print(f"edge-face: {store.unreadable} cannot be read", file=sys.stderr)
     return 1 if store.unreadable else 0

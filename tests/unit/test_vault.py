@@ -156,6 +156,7 @@ def test_what_was_there_is_encrypted_and_nothing_readable_is_left(path: Path, op
             assert faces(restored)["Katya"] == WHOLE["Katya"]
 
     assert edge_face("templates", "--decrypt", config=config).returncode == 0
+    assert "not encrypted; people: " in edge_face("templates", config=config_of(path)).stdout
     assert "Katya's template" in readable(path)
     assert faces(opened(""))["Katya"] == WHOLE["Katya"]
 
