@@ -6,23 +6,22 @@ The tests build upon each other: one machine is installed, used, upgraded, reboo
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from edge_face.migrations import MIGRATIONS, migrate
+from edge_face.migrations import MIGRATIONS
 from tests.integration.test_daemon import write_clip
 from tests.support.daemon import free_port
 from tests.support.machine import ROOT, Machine
 from tests.support.photos import astronaut, blank, jpeg
+from tests.support.schemas import make_older, schema
 
 pytestmark = pytest.mark.system
 
@@ -307,32 +306,6 @@ def test_an_upgrade_keeps_everything_and_a_bad_one_is_undone(gate: Gate) -> None
     assert len(run("ls", "/opt/edge-face/releases").split()) == 2
 
 
-def make_older(database: Path) -> None:
-    """A database as an early version wrote it, with who is enrolled now, and an event of then."""
-    owner = database.stat()
-    with closing(sqlite3.connect(database)) as db:
-        (person,) = db.execute("SELECT id, name, created_at FROM people").fetchall()
-        (face,) = db.execute("SELECT person_id, encoding, created_at FROM templates").fetchall()
-    for file in database.parent.glob(f"{database.name}*"):
-        if file.is_file():
-            file.unlink()
-    with closing(sqlite3.connect(database, isolation_level=None)) as db:
-        migrate(db, MIGRATIONS[:5])
-        db.execute("INSERT INTO people (id, name, created_at) VALUES (?, ?, ?)", person)
-        db.execute("INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)", face)
-        row = (1, time.time() - 86_400, "front", "PASS", "eileen", "Eileen", json.dumps(OLD_EVENT), "a boot", 1.0)
-        columns = "seq, timestamp, camera, status, person_id, name, payload, boot_id, decided"
-        db.execute(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        db.execute("UPDATE counters SET value = 1 WHERE name = 'seq'")
-    os.chown(database, owner.st_uid, owner.st_gid)
-    database.chmod(0o600)
-
-
-def schema(database: Path) -> int:
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
 def newer_schema(gate: Gate) -> None:
     """The source to install next has one more step."""
     file = gate.machine.path(f"{SOURCE}/edge_face/migrations.py")
@@ -398,8 +371,6 @@ def test_removed_it_leaves_the_data_and_purged_nothing(gate: Gate) -> None:
         assert not run.path(folder).exists(), folder
     assert run("getent", "passwd", "edge-face", check=False) == ""
 
-
-OLD_EVENT = {"type": "face_event", "id": "of long ago", "seq": 1, "status": "PASS", "person_id": "eileen"}
 
 HEALTH = (
     "import urllib.request as u, urllib.error as e\n"
