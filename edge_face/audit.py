@@ -77,6 +77,22 @@ def rows(db: sqlite3.Connection, since: float | None = None, until: float | None
         yield {"n": n, "at": at, "what": what, **json.loads(data), **({"person_id": person_id} if person_id else {})}
 
 
+def span(db: sqlite3.Connection) -> tuple[int, int]:
+    """The first row that is kept, and the last."""
+    (base,) = db.execute("SELECT n FROM audit_base").fetchone()
+    return base + 1, head(db).n
+
+
+def rows_of(db: sqlite3.Connection, person_id: str, first: int, end: int) -> Iterator[dict[str, Any]]:
+    """The rows about one person among those from `first` on, and before `end`."""
+    query = (
+        "SELECT n, at, what, data FROM audit WHERE n >= ? AND n < ? "
+        "AND json_extract(data, '$.person') = (SELECT number FROM people WHERE id = ?) ORDER BY n"
+    )
+    for n, at, what, data in db.execute(query, (first, end, person_id)):
+        yield {"n": n, "at": at, "what": what, **json.loads(data), "person_id": person_id}
+
+
 def verify(db: sqlite3.Connection, known: Head | None = None) -> Verdict:
     """Recompute the chain; `known`: a head of earlier, which must be part of it.
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from edge_face import __version__, migrations
 from edge_face.errors import BackupError
-from edge_face.folders import sync_folder
+from edge_face.folders import new_private, whole_file
 from edge_face.ledger import Ledger
 
 MAGIC = b"edge-face backup 1\n"
@@ -60,7 +60,7 @@ def snapshot(database: Path, copy: Path) -> int:
 
     Raises BackupError when it is damaged: that would replace a good backup by a bad one.
     """
-    os.close(_new_private(copy))
+    os.close(new_private(copy))
     source = connect(database)
     target = connect(copy)
     try:
@@ -97,28 +97,19 @@ def pack(copy: Path, file: Path, ledger: int, created_at: float, passphrase: str
     cipher = {"name": "aes-256-gcm", "salt": secrets.token_hex(16), **_SCRYPT} if passphrase else None
     head = MAGIC + Header(created_at, __version__, copy.stat().st_size, ledger, cipher).line()
     encrypt = _crypt(head, cipher, passphrase, encrypting=True)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with copy.open("rb") as source, os.fdopen(_new_private(draft), "wb") as out:
-            digest = hashlib.sha256()
+    with copy.open("rb") as source, whole_file(file) as out:
+        digest = hashlib.sha256()
 
-            def write(data: bytes) -> None:
-                digest.update(data)
-                out.write(data)
+        def write(data: bytes) -> None:
+            digest.update(data)
+            out.write(data)
 
-            write(head)
-            for block, last in _with_last(_compressed(source)):
-                block = encrypt(block, last)
-                write(len(block).to_bytes(4, "big") + block)
-            write(bytes(4))
-            out.write(digest.digest())
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_folder(file.parent)
+        write(head)
+        for block, last in _with_last(_compressed(source)):
+            block = encrypt(block, last)
+            write(len(block).to_bytes(4, "big") + block)
+        write(bytes(4))
+        out.write(digest.digest())
 
 
 def header(file: Path) -> Header:
@@ -130,7 +121,7 @@ def header(file: Path) -> Header:
 def unpack(file: Path, copy: Path, passphrase: str = "") -> Header:
     """Write the database of a backup, after all of it was verified. Raises BackupError; OSError."""
     try:
-        with file.open("rb") as source, os.fdopen(_new_private(copy), "wb") as out:
+        with file.open("rb") as source, os.fdopen(new_private(copy), "wb") as out:
             found, head = _header(source)
             _verify(source, head)
             decrypt = _crypt(head, found.cipher, passphrase, encrypting=False)
@@ -231,7 +222,3 @@ def _crypt(head: bytes, cipher: dict[str, Any] | None, passphrase: str, *, encry
 
 def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30)
-
-
-def _new_private(path: Path) -> int:
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)

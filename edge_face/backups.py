@@ -21,9 +21,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from edge_face import backup
-from edge_face.errors import BackupError, EdgeFaceError
+from edge_face.errors import BackupError, EdgeFaceError, StoreError, TemplateKeyError
 from edge_face.ledger import ERASES, Ledger, apply
 from edge_face.migrations import migrate
+from edge_face.rekey import convert
+from edge_face.vault import Vault
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,40 @@ class Backups:
                 if aside.stat().st_mtime <= self._ledger.path.stat().st_mtime:
                     aside.unlink()
         return changed
+
+    def change_key(self, old: Vault, new: Vault) -> list[Path]:
+        """Encrypt the templates in them anew; returns those that a third key has encrypted, which stay as they are.
+
+        Databases that are set aside, and drafts, hold what nobody can encrypt any more: they are deleted. Raises
+        EdgeFaceError, OSError.
+        """
+        strange = []
+        if self._folder.is_dir():
+            with self._locked():
+                for file in self.files():
+                    try:
+                        self._change_key(file, old, new)
+                    except TemplateKeyError:
+                        strange.append(file)
+                    except BackupError as error:
+                        _log.error("the backup %s is deleted: %s", file, error)
+                        file.unlink()
+        drafts = self._database.parent.glob(f".{self._database.name}.*-*")  # of commands that were killed
+        for left in (*set_aside(self._database), *drafts):
+            left.unlink()
+        return strange
+
+    def _change_key(self, file: Path, old: Vault, new: Vault) -> None:
+        with self._draft() as copy:
+            header = backup.unpack(file, copy)
+            size = self._ledger.size()
+            try:
+                with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                    erase(db, self._ledger)
+                    convert(db, old, new)
+            except sqlite3.Error as error:  # a full disk, say, which is no reason to give the backup up
+                raise StoreError(f"The backup {file} cannot be encrypted anew: {error}") from error
+            backup.pack(copy, file, size, header.created_at)
 
     def _scrub(self, file: Path, size: int) -> bool:
         header = backup.header(file)

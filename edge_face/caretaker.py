@@ -15,10 +15,11 @@ from edge_face.backups import Backups
 from edge_face.clock import Clock
 from edge_face.config import effective_text
 from edge_face.database import lock_for_daemon
-from edge_face.errors import StoreError
+from edge_face.errors import StoreError, TemplateKeyError
 from edge_face.events import utc
 from edge_face.restore import Restored, recover
 from edge_face.store import Store
+from edge_face.vault import Vault
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +38,18 @@ def open_store(config: settings.Config, clock: Clock, locks: ExitStack | AsyncEx
     storage = config.storage
     database, folder = Path(storage.path), Path(storage.backups_folder) if storage.backups_folder else None
     locks.enter_context(lock_for_daemon(database))
-    restored = recover(database, folder, clock.wall())
+    vault = Vault(storage.template_key)
+    restored = recover(database, folder, clock.wall(), vault)
     if restored:
         locks.enter_context(lock_for_daemon(database))  # it is another file now
-    store = Store(database, clock)
+    store = Store(database, clock, template_key=storage.template_key)
     try:
+        store.check_key()
         store.apply_ledger()
         store.note_start(__version__, effective_text(config))
+    except TemplateKeyError:
+        store.close()
+        raise
     except StoreError as error:
         _log.error("the start cannot be written down: %s", error)
     return store, Caretaker(store, folder, clock, restored)
@@ -95,10 +101,15 @@ class Caretaker:
             self._backup_at = now + (DAY_S if await self._do("make") else RETRY_S)
         self._count, self._latest = await asyncio.to_thread(_found, backups)
 
+    @property
+    def healthy(self) -> bool:
+        return not self.restored and not self._store.unreadable
+
     def payload(self) -> dict[str, Any]:
         return {
             "audit_head": self._head,
             "restored": self.restored.payload() if self.restored else None,
+            "templates": {"encrypted": self._store.encrypted, "unreadable": self._store.unreadable},
             "backups": {
                 "count": self._count,
                 "latest": None if self._latest is None else utc(self._latest),

@@ -116,6 +116,17 @@ def _add_data(add: _Add) -> None:
     )
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("--passphrase-file", type=Path, metavar="F", help="its first line is the passphrase")
+    sub = add(
+        "templates",
+        "say how the templates of faces are encrypted, or change it; for a change the daemon must be stopped",
+        "templates:templates",
+        "edge-face templates --encrypt",
+    )
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--new-key", action="store_true", help="print a new key, for [storage] template_key")
+    what.add_argument("--encrypt", action="store_true", help="encrypt what is there, with template_key")
+    what.add_argument("--rekey", action="store_true", help="decrypt with old_template_key, encrypt with template_key")
+    what.add_argument("--decrypt", action="store_true", help="decrypt what is there")
     sub = add("audit", "list or verify what was decided and changed", "audit:audit", "edge-face audit --verify")
     sub.add_argument("--verify", action="store_true", help="prove that nothing was altered, cut out or cut off")
     sub.add_argument("--head", type=_head, metavar="N:HASH", help="what an earlier --verify printed must be in it")
@@ -182,6 +193,11 @@ def _add_people(add: _Add) -> None:
     sub.add_argument("--json", action="store_true", help="an array of objects")
     sub = add("remove", "remove a person and their faces", "people:remove", "edge-face remove Katya")
     sub.add_argument("person", metavar="NAME|ID")
+    sub = add(
+        "export", "write all that is stored of a person into a ZIP", "people:export", "edge-face export Katya katya.zip"
+    )
+    sub.add_argument("person", metavar="NAME|ID")
+    sub.add_argument("file", type=Path, metavar="FILE")
     sub = add("import-ids", "give people the ids of a spreadsheet", "ids:import_ids", "edge-face import-ids ids.xlsx")
     sub.add_argument("file", type=Path, metavar="FILE", help=".xlsx or .csv with a column for names and one for ids")
     sub = add("recognize", "say who is in photos", "people:recognize", "edge-face recognize --json door.jpg")

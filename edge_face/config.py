@@ -19,6 +19,7 @@ from edge_face.errors import ConfigError
 from edge_face.queries import headers_of, zone_of
 from edge_face.settings import REPEATABLE, SECRET, SECTIONS, YUNET_FILE, Camera, Config, Limits, Webhook, limits_of
 from edge_face.signatures import signing_key
+from edge_face.vault import parse_key
 
 ENV_PREFIX = "EDGE_FACE__"
 SEARCH_PATH = (Path("config.ini"), Path("/etc/edge-face/config.ini"))
@@ -204,6 +205,14 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "[homeassistant] prefix: expected a topic, such as homeassistant"
     if config.engine.max_face and config.engine.max_face < config.engine.min_face:
         yield "[engine] max_face: smaller than min_face"
+    for key, text in (
+        ("template_key", config.storage.template_key),
+        ("old_template_key", config.storage.old_template_key),
+    ):
+        try:
+            parse_key(text)
+        except ValueError as error:
+            yield f"[storage] {key}: {error}"
     sources = [camera.source for camera in config.cameras.values()]
     if "demo" in sources and len(sources) > 1:
         yield "[camera] source: the demo stands alone, without other cameras"

@@ -282,7 +282,7 @@ class Daemon:
         """`failed` means that no camera can make a decision."""
         states = [process.status.state for process in self._fleet.processes.values()]
         working = sum(state == "ok" for state in states)
-        healthy = working == len(states) and self._publisher.healthy and not self._caretaker.restored
+        healthy = working == len(states) and self._publisher.healthy and self._caretaker.healthy
         return Health(
             "failed" if not working else "ok" if healthy else "degraded",
             "synced" if self._clock_synced else "unsynced",

@@ -229,6 +229,16 @@ class Database:
                 busy = 1
             self._unscrubbed = bool(busy)
 
+    def rewrite(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """After a change that writes the whole file anew, leave nothing of what was before beside it either."""
+        with self._lock, self._errors():
+            self._heal()
+            done = change(self._connection)
+        self.scrub_log()
+        if self._unscrubbed:
+            raise StoreError("It is done, but another program is reading the database: end it, and do this once more")
+        return done
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:

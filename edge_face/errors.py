@@ -10,6 +10,7 @@
     ├── NotFoundError             no such person, event, camera, token
     ├── ConflictError             it would contradict what is stored
     ├── StoreError                the database cannot be read or written
+    │   └── TemplateKeyError      the key of its templates is missing, or another one
     ├── BackupError               a backup cannot be made, or is not what it should be
     └── RetryLater, AskAgain,     what a sink says of one delivery (publish.py)
         Refused, SwitchedOff
@@ -83,6 +84,10 @@ class StoreError(EdgeFaceError):
     def __init__(self, message: str, code: str | None = None, *, reason: str = "") -> None:
         super().__init__(message, code)
         self.reason = reason
+
+
+class TemplateKeyError(StoreError):
+    code = "template_key"
 
 
 class BackupError(EdgeFaceError):

@@ -6,7 +6,7 @@ An entry is on the disk before what it says is acknowledged, and, but for what l
 database's own transaction ends. So after a crash in between, a removal that nobody was told of may still come true; one
 that somebody was told of always does.
 
-It names nobody: a person stands in it as a digest of id and time of enrolment, a face and a token as digests of their
+It names nobody: a person or a face stands in it as a digest of id and time of enrolment, a token as a digest of its
 own. A line is a JSON object behind its checksum; about 100 bytes, and few are written in a year.
 """
 
@@ -62,7 +62,12 @@ def person_key(id: str, created_at: float) -> str:
     return _digest(f"person {id} {created_at!r}".encode())
 
 
-def face_key(encoding: bytes) -> str:
+def face_key(number: int, created_at: float) -> str:
+    return _digest(f"face {number} {created_at!r}".encode())
+
+
+def old_face_key(encoding: bytes) -> str:
+    """As entries once had it. It would also hit the same photo enrolled anew, and no face that is encrypted."""
     return _digest(b"face " + encoding)
 
 
@@ -141,8 +146,8 @@ def apply(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
                 db.execute(update, (*wanted, id))
                 changed += 1
     if gone["face"]:
-        for number, encoding in db.execute("SELECT id, encoding FROM templates").fetchall():
-            if face_key(encoding) in gone["face"]:
+        for number, created_at, encoding in db.execute("SELECT id, created_at, encoding FROM templates").fetchall():
+            if gone["face"] & {face_key(number, created_at), old_face_key(encoding)}:
                 changed += db.execute("DELETE FROM templates WHERE id = ?", (number,)).rowcount
     if gone["token"]:
         for number, hash in db.execute("SELECT id, hash FROM tokens").fetchall():

@@ -211,6 +211,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER audit_stays BEFORE DELETE ON audit WHEN OLD.n > (SELECT n FROM audit_base)
         BEGIN SELECT raise(ABORT, 'the audit is append-only'); END;
     """,
+    # 10: nonce and tag of what is encrypted (vault.py); NULL: it is not
+    """
+    ALTER TABLE templates ADD COLUMN seal BLOB;
+    ALTER TABLE thumbnails ADD COLUMN seal BLOB;
+    ALTER TABLE unknowns ADD COLUMN seal BLOB;
+    ALTER TABLE unknown_pictures ADD COLUMN seal BLOB;
+    """,
 )
 
 

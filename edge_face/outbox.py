@@ -14,8 +14,10 @@ from edge_face import audit
 from edge_face.clock import Clock, boot_id
 from edge_face.database import BUSY_TIMEOUT_S, Database
 from edge_face.erasure import erase_history, id_digest
+from edge_face.errors import StoreError
 from edge_face.events import Event
 from edge_face.pages import Filters, Page, Table, read_page
+from edge_face.vault import Unreadable, Vault
 
 OUTBOX_LIMIT = 10_000
 """Rows kept for one target. A day at a busy gate, and some megabytes."""
@@ -81,12 +83,22 @@ class HeldEvent:
 class EventStore(Database):
     """The events' half of the store."""
 
-    def __init__(self, path: Path, clock: Clock, *, outbox_limit: int = OUTBOX_LIMIT, boot: str = "") -> None:
-        """`boot` names the present boot; empty: the kernel's own."""
+    def __init__(
+        self, path: Path, clock: Clock, *, outbox_limit: int = OUTBOX_LIMIT, boot: str = "", template_key: str = ""
+    ) -> None:
+        """`boot` names the present boot; empty: the kernel's own. `template_key`: see vault.py."""
         super().__init__(path)
+        self._vault = Vault(template_key)
         self._clock = clock
         self._boot = boot or boot_id()
         self._outbox_limit = outbox_limit
+
+    def _decrypted(self, data: bytes, seal: bytes | None, *place: object) -> bytes:
+        """Raises StoreError."""
+        try:
+            return self._vault.get(data, seal, *place)
+        except Unreadable as error:
+            raise StoreError(f"What is stored of a face cannot be read: {error}") from None
 
     def record(self, event: Event, targets: Sequence[Target] = (), *, wait_s: float = BUSY_TIMEOUT_S) -> Event:
         """Number the event, keep it and queue its deliveries, all or nothing. Returns it with its seq."""

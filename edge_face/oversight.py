@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from edge_face import audit
@@ -12,6 +13,8 @@ from edge_face.visitors import VisitorStore
 
 _log = logging.getLogger(__name__)
 
+AT_ONCE = 2000
+"""Rows of the audit that are read in one go."""
 FAILED_EVERY_S = 60.0
 """Wrong logins: one row in this time, with their number; anybody may cause them."""
 
@@ -75,6 +78,21 @@ class OversightStore(VisitorStore):
         """Oldest first."""
         with self.reading() as db:
             return list(audit.rows(db, since, until))
+
+    def audit_of(self, person_id: str) -> Iterator[dict[str, Any]]:
+        """The rows about one person, oldest first; read a piece at a time, as no decision should wait for them."""
+        with self.reading() as db:
+            first, last = audit.span(db)
+        while first <= last:
+            with self.reading() as db:
+                found = list(audit.rows_of(db, person_id, first, first + AT_ONCE))
+            yield from found
+            first += AT_ONCE
+
+    def note_export(self, person_id: str) -> None:
+        """All that is stored of that person is handed out."""
+        with self.writing() as db:
+            audit.note(db, self._clock.wall(), "exported", audit.person(db, person_id))
 
     def verify_audit(self, known: audit.Head | None = None) -> audit.Verdict:
         with self.reading() as db:

@@ -17,13 +17,16 @@ from pathlib import Path
 from edge_face import audit, backup
 from edge_face.backups import Backups, erase
 from edge_face.database import DAMAGED, Database
-from edge_face.errors import BackupError, StoreError
+from edge_face.errors import BackupError, StoreError, TemplateKeyError
 from edge_face.events import utc
 from edge_face.folders import sync_folder
 from edge_face.ledger import Ledger
+from edge_face.rekey import convert
+from edge_face.vault import Vault, mark_of
 
 _log = logging.getLogger(__name__)
 
+NO_VAULT = Vault()
 JUMP = 1_000_000
 """Where nobody knows which numbers were given since the backup: as many are left out."""
 
@@ -41,20 +44,30 @@ class Restored:
 
 
 def restore(
-    file: Path, database: Path, now: float, passphrase: str = "", before: Callable[[], None] = lambda: None
+    file: Path,
+    database: Path,
+    now: float,
+    passphrase: str = "",
+    before: Callable[[], None] = lambda: None,
+    vault: Vault = NO_VAULT,
 ) -> Restored:
     """Put a backup in the database's place; `before` is called when it is ready. The caller holds `lock_for_daemon`.
 
-    Raises BackupError, StoreError, OSError; then everything is as it was.
+    Templates that are not encrypted in it are encrypted, where `vault` has a key; any other key is an error. Raises
+    BackupError, StoreError, OSError; then everything is as it was.
     """
     with _ready(file, database, now, passphrase) as (copy, header):
+        with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            if vault.mark and not mark_of(db):
+                convert(db, NO_VAULT, vault)
+            vault.check(db)
         before()
         _end_log(database)
         _take_place(copy, database)
     return Restored(str(file), header.created_at)
 
 
-def recover(database: Path, folder: Path | None, now: float) -> Restored | None:
+def recover(database: Path, folder: Path | None, now: float, vault: Vault = NO_VAULT) -> Restored | None:
     """At the daemon's start: put the last good backup in the place of a damaged database. None: it is sound.
 
     Raises StoreError where it is damaged and there is no good backup. The caller holds `lock_for_daemon`.
@@ -67,9 +80,11 @@ def recover(database: Path, folder: Path | None, now: float) -> Restored | None:
     for file in files:
         try:
             with _ready(file, database, now) as (copy, header):
+                with closing(sqlite3.connect(copy)) as db:
+                    vault.check(db)
                 _set_aside(database)
                 _take_place(copy, database)
-        except (BackupError, OSError, sqlite3.Error) as error:
+        except (BackupError, TemplateKeyError, OSError, sqlite3.Error) as error:
             _log.error("the backup %s cannot be restored: %s", file, error)
             continue
         _log.error("THE DATABASE WAS DAMAGED: the backup of %s is in its place", utc(header.created_at))

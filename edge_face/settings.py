@@ -184,6 +184,16 @@ class Storage:
         ".backups; off: none.",
         restart=True,
     )
+    template_key: str = option(
+        "",
+        "Key that encrypts templates and pictures of faces in the database (edge-face templates --new-key prints one); "
+        "empty: they are not. What is there already is encrypted by edge-face templates --encrypt.",
+        secret=True,
+        restart=True,
+    )
+    old_template_key: str = option(
+        "", "The key before, for edge-face templates --rekey; empty otherwise.", secret=True, restart=True
+    )
 
     @property
     def backups_folder(self) -> str:

@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from msgspec import UNSET, UnsetType
 
 from edge_face import audit
 from edge_face.access import is_allowed
-from edge_face.blobs import from_blobs, to_blob
+from edge_face.blobs import to_blob
 from edge_face.database import StoreThread
 from edge_face.erasure import erase_person, id_digest
-from edge_face.errors import ConflictError, NotFoundError, RequestError, StoreError
+from edge_face.errors import ConflictError, NotFoundError, RequestError
 from edge_face.events import Encoding, Person
+from edge_face.faces import PEOPLE, EnrolledFace, FaceStore, person_of, revision_of
 from edge_face.gallery import Added, GalleryRows
 from edge_face.ledger import Entry, face_key, person_key
 from edge_face.names import clean_external_id, clean_group, clean_name, key_text
 from edge_face.outbox import Backlog, OutboxItem, Target
-from edge_face.oversight import OversightStore
 from edge_face.pages import Page, after_of, page_of, rows_for
 from edge_face.slugs import person_id
 
@@ -37,10 +36,6 @@ _YEAR_10000 = 253_402_214_400.0
 By = Literal["any", "id", "name"]
 """How a person is looked up: `any` takes an id or an exact name."""
 
-_PEOPLE = (
-    "SELECT id, name, external_id, (SELECT count(*) FROM templates WHERE person_id = people.id), created_at, "
-    '"group", valid_from, valid_until, blocked FROM people'
-)
 _LOOKUP: dict[By, str] = {"any": "id = :key OR name = :key", "id": "id = :key", "name": "name = :key"}
 
 
@@ -56,7 +51,7 @@ class Changes:
     blocked: bool | UnsetType = UNSET
 
 
-class Store(OversightStore):
+class Store(FaceStore):
     """All that outlives the process. Every change is on the disk before its method returns.
 
     Any thread may call, one call runs at a time; the daemon and the command line use the same file at once. Raises
@@ -78,9 +73,9 @@ class Store(OversightStore):
             "rows": rows_for(limit),
         }
         with self.reading() as db:
-            columns = _PEOPLE.replace(" FROM people", ", number FROM people")
+            columns = PEOPLE.replace(" FROM people", ", number FROM people")
             rows = db.execute(f"{columns} WHERE {wanted} ORDER BY number LIMIT :rows", values).fetchall()
-        return page_of([(row[:-1], row[-1]) for row in rows], limit, "p", _person)
+        return page_of([(row[:-1], row[-1]) for row in rows], limit, "p", person_of)
 
     def person(self, key: str, by: By = "any") -> Person | None:
         """Who has this id or exact name. Raises ConflictError where `any` means two people."""
@@ -114,7 +109,7 @@ class Store(OversightStore):
         blobs = [to_blob(encoding) for encoding in encodings]
         now = self._clock.wall()
         with self.writing() as db:
-            before, person = _revision(db), _find(db, name, "name")
+            before, person = revision_of(db), _find(db, name, "name")
             if external_id is not None:
                 _refuse_taken(db, external_id, person)
             if person is None:
@@ -123,9 +118,9 @@ class Store(OversightStore):
                 owner = person.id
                 if external_id is not None and external_id != person.external_id:
                     db.execute("UPDATE people SET external_id = ? WHERE id = ?", (external_id, owner))
-            _insert_templates(db, owner, blobs, thumbnails, now)
+            self._insert_faces(db, owner, blobs, thumbnails, now)
             self._note(db, "enrolled", owner, faces=len(blobs))
-            return Added(_get(db, owner, "id"), before, _revision(db))
+            return Added(_get(db, owner, "id"), before, revision_of(db))
 
     def add_student(self, name: str, external_id: str | None, data: Mapping[str, Any]) -> Person:
         """Keep what another system knows of the person of that name, who is made, without a face, if there is none.
@@ -165,7 +160,7 @@ class Store(OversightStore):
         blobs = [to_blob(encoding) for encoding in encodings]
         with self.writing() as db:
             person = _get(db, person_id, "id")
-            _insert_templates(db, person.id, blobs, thumbnails, self._clock.wall())
+            self._insert_faces(db, person.id, blobs, thumbnails, self._clock.wall())
             self._note(db, "enrolled", person.id, faces=len(blobs))
             return _get(db, person.id, "id")
 
@@ -221,18 +216,15 @@ class Store(OversightStore):
 
     def thumbnail(self, person_id: str, face_id: int) -> bytes:
         """The picture of an enrolled face, as JPEG. Raises NotFoundError where none is kept."""
-        query = "SELECT jpeg FROM thumbnails JOIN templates ON id = face_id WHERE person_id = ? AND id = ?"
+        query = (
+            "SELECT jpeg, thumbnails.seal FROM thumbnails JOIN templates ON id = face_id WHERE person_id = ? AND id = ?"
+        )
         with self.reading() as db:
             person = _get(db, person_id, "id")
             row = db.execute(query, (person.id, face_id)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no picture of face {face_id} of {person.name}")
-        jpeg: bytes = row[0]
-        return jpeg
-
-    def forget_thumbnails(self) -> int:
-        """Erase all pictures of faces; returns how many."""
-        return self.erase_all("thumbnails")
+        return self._decrypted(*row, "thumbnail", face_id, person.id)
 
     def faces(self, person_id: str) -> list[EnrolledFace]:
         """The faces alone."""
@@ -245,13 +237,13 @@ class Store(OversightStore):
         """
         with self.writing() as db:
             person = _get(db, person_id, "id")
-            delete = "DELETE FROM templates WHERE id = ? AND person_id = ? RETURNING encoding"
+            delete = "DELETE FROM templates WHERE id = ? AND person_id = ? RETURNING id, created_at"
             found = db.execute(delete, (face_id, person.id)).fetchall()
             if not found:
                 raise NotFoundError(f"{person.name} has no face {face_id}")
             self.recall_live(db, person.id, "removed", "PASS")
             self._note(db, "face removed", person.id, face=face_id)
-            self.ledger.write(Entry("face", face_key(found[0][0])))
+            self.ledger.write(Entry("face", face_key(*found[0])))
             person = _get(db, person.id, "id")
         self.scrub_log()
         return person
@@ -267,40 +259,6 @@ class Store(OversightStore):
             done = db.execute(change if paused else "DELETE FROM paused_cameras WHERE camera = ?", (camera,)).rowcount
             if done:
                 audit.note(db, self._clock.wall(), "paused" if paused else "resumed", {"camera": camera})
-
-    def gallery_revision(self) -> int:
-        """Grows with every change of people or templates, by whichever process; cheap enough to ask every second."""
-        with self.reading() as db:
-            return _revision(db)
-
-    def gallery(self) -> GalleryRows:
-        """All templates, as of one moment. Raises StoreError if one of them is damaged."""
-        with self.reading() as db:
-            revision = _revision(db)
-            people = [_person(row) for row in db.execute(f"{_PEOPLE} ORDER BY id")]
-            blobs = [row[0] for row in db.execute("SELECT encoding FROM templates ORDER BY person_id, id")]
-        persons = tuple(person for person in people if person.faces)
-        matrix = from_blobs(b"".join(blobs))
-        owners = np.repeat(np.arange(len(persons), dtype=np.int32), [person.faces for person in persons])
-        damaged = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        if damaged.size:
-            name = persons[owners[damaged[0]]].name
-            raise StoreError(f"The database {self.path} is damaged: a template of {name} is not a number")
-        matrix.flags.writeable = owners.flags.writeable = False
-        return GalleryRows(revision, persons, owners, matrix)
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledFace:
-    """One enrolled face, without its encoding. `thumbnail`: whether a picture of it is kept."""
-
-    id: int
-    created_at: float
-    thumbnail: bool = False
-
-
-def _person(row: Sequence[Any]) -> Person:
-    return Person(*(*row[:-1], bool(row[-1])))
 
 
 def _rules(person: Person) -> Entry:
@@ -347,18 +305,8 @@ def _insert_person(db: sqlite3.Connection, name: str, external_id: str | None, n
     return made
 
 
-def _insert_templates(
-    db: sqlite3.Connection, owner: str, blobs: Sequence[bytes], thumbnails: Sequence[bytes | None], now: float
-) -> None:
-    insert = "INSERT INTO templates (person_id, encoding, created_at) VALUES (?, ?, ?)"
-    for blob, thumbnail in zip(blobs, thumbnails or [None] * len(blobs), strict=True):
-        face_id = db.execute(insert, (owner, blob, now)).lastrowid
-        if thumbnail is not None:
-            db.execute("INSERT INTO thumbnails VALUES (?, ?)", (face_id, thumbnail))
-
-
 def _find(db: sqlite3.Connection, key: str, by: By) -> Person | None:
-    found = [_person(row) for row in db.execute(f"{_PEOPLE} WHERE {_LOOKUP[by]}", {"key": key_text(key)})]
+    found = [person_of(row) for row in db.execute(f"{PEOPLE} WHERE {_LOOKUP[by]}", {"key": key_text(key)})]
     if len(found) > 1:  # Katya has the id katya, and then comes a katya; guessing could remove the wrong one
         people = ", ".join(f"{person.name} (id {person.id})" for person in found)
         raise ConflictError(f"{key} is the id of one person and the name of another: {people}", "ambiguous")
@@ -382,7 +330,3 @@ def _is_taken(db: sqlite3.Connection, candidate: str) -> bool:
     """Whether an id was ever given; or is somebody else's name, which would make `remove` ambiguous."""
     query = "SELECT 1 FROM people WHERE id = :id OR name = :id UNION ALL SELECT 1 FROM retired_ids WHERE id = :digest"
     return db.execute(query, {"id": candidate, "digest": id_digest(candidate)}).fetchone() is not None
-
-
-def _revision(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT value FROM counters WHERE name = 'gallery'").fetchone()[0])

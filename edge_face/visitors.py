@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from edge_face.attendance import AttendanceStore
 from edge_face.blobs import from_blobs, to_blob
-from edge_face.errors import NotFoundError
+from edge_face.errors import NotFoundError, StoreError
 from edge_face.events import Encoding
 from edge_face.ledger import Entry
 from edge_face.names import key_text
@@ -74,27 +75,31 @@ class VisitorStore(AttendanceStore):
             "id": id,
             "at": visit.timestamp,
             "quality": visit.quality,
-            "encodings": b"".join(to_blob(encoding) for encoding in visit.encodings),
             "boot": self._boot,
             "seen": visit.seen,
             "synced": visit.clock_synced,
         }
+        encodings = b"".join(to_blob(encoding) for encoding in visit.encodings)
+        values["encodings"], values["seal"] = self._vault.put(encodings, "unknown", id)
         with self.writing(WRITE_WAIT_S) as db:
+            self._vault.check(db, writing=True)
             query = "SELECT cameras, quality, ignored FROM unknowns WHERE id = ?"
             cameras, quality, ignored = db.execute(query, (id,)).fetchone() or ("[]", 0.0, False)
             values["cameras"] = json.dumps(sorted({*json.loads(cameras), visit.camera}))
             (values["latest"],) = db.execute("SELECT coalesce(max(latest), 0) + 1 FROM unknowns").fetchone()
             db.execute(
                 "INSERT INTO unknowns VALUES "
-                "(:id, :latest, :at, :at, 1, :cameras, 0, :quality, :encodings, :boot, :seen, :synced) "
+                "(:id, :latest, :at, :at, 1, :cameras, 0, :quality, :encodings, :boot, :seen, :synced, :seal) "
                 "ON CONFLICT (id) DO UPDATE SET latest = :latest, last_seen = :at, visits = visits + 1, "
                 "cameras = :cameras, boot_id = :boot, seen = :seen, clock_synced = :synced",
                 values,
             )
             if visit.quality > CLEARLY_BETTER * quality:
-                db.execute("UPDATE unknowns SET quality = :quality, encodings = :encodings WHERE id = :id", values)
+                better = "quality = :quality, encodings = :encodings, seal = :seal"
+                db.execute(f"UPDATE unknowns SET {better} WHERE id = :id", values)  # noqa: S608  # a constant
                 if not ignored:
-                    db.execute("INSERT OR REPLACE INTO unknown_pictures VALUES (?, ?)", (id, visit.jpeg))
+                    jpeg, seal = self._vault.put(visit.jpeg, "unknown picture", id)
+                    db.execute("INSERT OR REPLACE INTO unknown_pictures VALUES (?, ?, ?)", (id, jpeg, seal))
             surplus = "SELECT id FROM unknowns ORDER BY latest DESC LIMIT -1 OFFSET ?"
             gone = db.execute(f"DELETE FROM unknowns WHERE id IN ({surplus})", (most,)).rowcount  # noqa: S608  # constants
         if gone:
@@ -117,29 +122,32 @@ class VisitorStore(AttendanceStore):
 
     def visitor_faces(self, id: str) -> list[Encoding]:
         """The templates of a visitor who is not ignored, the best first. Raises NotFoundError."""
+        query = "SELECT encodings, seal FROM unknowns WHERE id = ? AND NOT ignored"
         with self.reading() as db:
-            row = db.execute("SELECT encodings FROM unknowns WHERE id = ? AND NOT ignored", (key_text(id),)).fetchone()
+            row = db.execute(query, (key_text(id),)).fetchone()
         if row is None:
             raise _not_found(id)
-        return list(from_blobs(row[0]))
+        return list(from_blobs(self._decrypted(*row, "unknown", key_text(id))))
 
     def visitor_picture(self, id: str) -> bytes:
         """As JPEG. Raises NotFoundError."""
         with self.reading() as db:
-            row = db.execute("SELECT jpeg FROM unknown_pictures WHERE id = ?", (key_text(id),)).fetchone()
+            row = db.execute("SELECT jpeg, seal FROM unknown_pictures WHERE id = ?", (key_text(id),)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no picture of an unknown visitor {id}")
-        jpeg: bytes = row[0]
-        return jpeg
+        return self._decrypted(*row, "unknown picture", key_text(id))
 
     def visitor_templates(self) -> list[tuple[str, npt.NDArray[np.float32]]]:
         """Id and templates (n, 128) of all, those that are ignored as well."""
         with self.reading() as db:
-            rows = db.execute("SELECT id, encodings FROM unknowns ORDER BY id").fetchall()
-        templates = [(id, from_blobs(blobs)) for id, blobs in rows]
-        return [
-            (id, encodings) for id, encodings in templates if np.isfinite(encodings).all()
-        ]  # the disk may be damaged
+            rows = db.execute("SELECT id, encodings, seal FROM unknowns ORDER BY id").fetchall()
+        found = []
+        for id, blobs, seal in rows:
+            with suppress(StoreError):  # the disk may be damaged, or the key another one
+                encodings = from_blobs(self._decrypted(blobs, seal, "unknown", id))
+                if np.isfinite(encodings).all():
+                    found.append((id, encodings))
+        return found
 
     def ignore_visitor(self, id: str) -> Visitor:
         """Not to be listed any more; the picture is erased. Raises NotFoundError."""

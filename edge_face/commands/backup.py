@@ -18,6 +18,7 @@ from edge_face.database import lock_for_daemon
 from edge_face.errors import BackupError, EdgeFaceError
 from edge_face.events import utc
 from edge_face.restore import restore as put_back
+from edge_face.vault import Vault
 
 _ATTEMPTS = 3
 
@@ -48,7 +49,7 @@ def restore(args: argparse.Namespace) -> int:
         with lock_for_daemon(database):
             keep = partial(_keep_present, database, Path(storage.backups_folder))
             before = keep if there and storage.backups_folder else lambda: None
-            done = put_back(args.file, database, time.time(), passphrase, before)
+            done = put_back(args.file, database, time.time(), passphrase, before, Vault(storage.template_key))
     except (EdgeFaceError, OSError):
         if not there:
             with contextlib.suppress(OSError):

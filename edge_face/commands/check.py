@@ -87,6 +87,7 @@ async def _database(configured: settings.Config) -> str:
     store = open_store(configured)
     try:
         store.check()
+        store.check_key()
         return f"{configured.storage.path}, {len(store.people().items)} enrolled"
     finally:
         store.close()

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_face import config, zips
+from edge_face import config, dossier, zips
 from edge_face.backups import Backups
 from edge_face.commands.output import clear_bar, show_bar
 from edge_face.commands.session import open_people, open_store
-from edge_face.errors import EdgeFaceError, ImageError, RequestError
+from edge_face.errors import EdgeFaceError, ImageError, NotFoundError, RequestError
 from edge_face.events import Person
+from edge_face.folders import whole_file
 from edge_face.people import Still
 from edge_face.queries import local_time
 from edge_face.settings import Config
@@ -160,6 +161,20 @@ def remove(args: argparse.Namespace) -> int:
     print(f"removed {person.name} (id {person.id})")
     if configured.storage.backups_folder:
         Backups(store.path, Path(configured.storage.backups_folder)).scrub()
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    store = open_store(config.load(args.config))
+    try:
+        person = store.person(args.person)
+        if person is None:
+            raise NotFoundError(f"Nobody is enrolled as {args.person}")
+        with whole_file(args.file) as file:
+            dossier.write(store, person.id, file)
+    finally:
+        store.close()
+    print(f"wrote {args.file} ({args.file.stat().st_size} bytes): all that is stored of {person.name} (id {person.id})")
     return 0
 
 

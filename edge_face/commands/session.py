@@ -16,7 +16,7 @@ from edge_face.store import Store
 
 
 def open_store(config: settings.Config) -> Store:
-    return Store(Path(config.storage.path), SystemClock())
+    return Store(Path(config.storage.path), SystemClock(), template_key=config.storage.template_key)
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ def build_app(services: Services, config: settings.Config) -> web.Application:
         StatusApi(services),
         ReloadApi(services.reload),
         LoginApi(guard, services),
-        PeopleApi(work),
+        PeopleApi(work, services.store, exports),
         UnknownsApi(services.unknowns, services.people, keep_faces=config.storage.keep_faces),
         CamerasApi(services.cameras, work, lambda: services.config().decision.max_age),
         EventsApi(services.store, exports),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from aiohttp import web
 
@@ -75,21 +75,28 @@ class Exports:
         self, rows: Rows, kind: export.Format, columns: Sequence[export.Column], headers: Mapping[str, str]
     ) -> web.Response:
         """All rows as they are read, so that a year of them fills no memory. Raises Refusal (429), StoreError."""
+        return await self.written(
+            lambda file: export.write(rows, kind, file, columns),
+            {"Content-Type": export.MEDIA_TYPES[kind]} | dict(headers),
+        )
+
+    async def written(self, write: Callable[[BinaryIO], object], headers: Mapping[str, str]) -> web.Response:
+        """What `write` writes, on a thread. Raises Refusal (429), StoreError, and what `write` raises."""
         async with self._slots.taken():
             # Not on the store's thread: writing takes long, and reads a little at a time.
             try:
-                file = await asyncio.to_thread(_written, rows, kind, columns)
+                file = await asyncio.to_thread(_written, write)
             except OSError as error:  # a full /tmp, say
                 reason = (error.strerror or "no room").lower()
                 raise StoreError(f"A file cannot be written: {error}", reason=reason) from error
-        return web.Response(body=file, headers={"Content-Type": export.MEDIA_TYPES[kind]} | dict(headers))
+        return web.Response(body=file, headers=headers)
 
 
-def _written(rows: Rows, kind: export.Format, columns: Sequence[export.Column]) -> IO[bytes]:
-    """The rows in a file without a name, since a year of them may not fit into memory. aiohttp closes it."""
+def _written(write: Callable[[BinaryIO], object]) -> BinaryIO:
+    """A file without a name, since a year of rows may not fit into memory. aiohttp closes it."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  # it is handed on open
     try:
-        export.write(rows, kind, file, columns)
+        write(file)
         file.seek(0)
     except BaseException:
         file.close()

@@ -11,13 +11,14 @@ from urllib.parse import quote
 from aiohttp import web
 from msgspec import Struct, UnsetType
 
-from edge_face import zips
+from edge_face import dossier, zips
 from edge_face.errors import NotFoundError
 from edge_face.events import Person
 from edge_face.people import FileReport, People
 from edge_face.queries import parse_time
 from edge_face.store import Changes
 from edge_face.web import schema
+from edge_face.web.exports import Exports
 from edge_face.web.forms import IMAGE, IMAGES, ZIP, Form, Slots, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
@@ -49,6 +50,7 @@ _ADD_FACES = Spec(
     errors=(409,),
 )
 _THUMBNAIL = Spec("A small picture of an enrolled face, where such are kept", media=("image/jpeg",))
+_EXPORT = Spec("All that is stored of a person: data, templates, pictures, history", media=("application/zip",))
 _REMOVE_FACE = Spec("Erase one face", schema.PersonDetail)
 _REMOVE = Spec("Erase a person", schema.Person)
 _RECOGNISE = Spec("Who is in a still; makes no event", schema.Still, files=IMAGE)
@@ -110,9 +112,11 @@ def created(person: Person) -> web.Response:
 
 
 class PeopleApi:
-    def __init__(self, work: PhotoWork) -> None:
+    def __init__(self, work: PhotoWork, store: dossier.Records, exports: Exports) -> None:
         self._work = work
         self._people = work.people
+        self._store = store
+        self._exports = exports
 
     def routes(self) -> list[Route]:
         return [
@@ -123,6 +127,7 @@ class PeopleApi:
             Route("PATCH", "/api/v1/people/{id}", self.change, "admin", _CHANGE),
             Route("DELETE", "/api/v1/people/{id}", self.remove, "admin", _REMOVE),
             Route("POST", "/api/v1/people/{id}/faces", self.add_faces, "admin", _ADD_FACES),
+            Route("GET", "/api/v1/people/{id}/export", self.export, "admin", _EXPORT),
             Route("GET", "/api/v1/people/{id}/faces/{face_id}/thumbnail.jpg", self.thumbnail, "viewer", _THUMBNAIL),
             Route("DELETE", "/api/v1/people/{id}/faces/{face_id}", self.remove_face, "admin", _REMOVE_FACE),
             Route("POST", "/api/v1/recognize", self.recognise, "admin", _RECOGNISE),
@@ -170,6 +175,13 @@ class PeopleApi:
     async def thumbnail(self, request: web.Request) -> web.Response:
         jpeg = await self._people.thumbnail(request.match_info["id"], _face_id(request))
         return web.Response(body=jpeg, content_type="image/jpeg")
+
+    async def export(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        person, _ = await self._people.person(id)
+        disposition = {"Content-Disposition": f'attachment; filename="{quote(person.id, safe="")}.zip"'}
+        headers = {"Content-Type": "application/zip"} | disposition
+        return await self._exports.written(lambda file: dossier.write(self._store, person.id, file), headers)
 
     async def _shown(self, id: str, status: int = 200) -> web.Response:
         person, faces = await self._people.person(id)

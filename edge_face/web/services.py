@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from aiohttp import web
 
+from edge_face import dossier
 from edge_face.bus import Bus
 from edge_face.clock import Clock, SystemClock
 from edge_face.database import StoreThread
@@ -70,7 +71,7 @@ class Accounts(Protocol):
     def note_failed_login(self, address: str) -> None: ...
 
 
-class Records(Lists, Students, Accounts, Protocol):
+class Records(Lists, Students, Accounts, dossier.Records, Protocol):
     """All that the store is asked for here."""
 
 

@@ -25,6 +25,7 @@ ADMIN_ONLY = [
     ("POST", "/process-frame/"),
     ("POST", "/process-frame"),
     ("POST", "/api/v1/reload"),
+    ("GET", "/api/v1/people/{id}/export"),
     ("POST", "/api/v1/people"),
     ("POST", "/api/v1/people/batch"),
     ("POST", "/api/v1/recognize"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import time
@@ -19,8 +20,9 @@ from edge_face.backups import Backups
 from edge_face.caretaker import DAY_S, RETRY_S, SETTLE_S, open_store
 from edge_face.clock import SystemClock
 from edge_face.store import Store
+from edge_face.vault import new_key
 from tests.support.clock import HandClock
-from tests.support.daemon import Daemon, edge_face, write_config
+from tests.support.daemon import Daemon, edge_face, events, write_config
 from tests.support.photos import astronaut, jpeg
 
 FACE = np.full(128, 0.1, np.float32)
@@ -149,3 +151,55 @@ async def test_backups_are_made_daily_and_not_by_a_box_that_restarts_all_the_tim
         assert await count_after(RETRY_S + 1) == 1
         assert caretaker.payload()["backups"]["error"] == ""
         store.close()
+
+
+def test_a_daemon_without_the_right_key_says_so_and_lets_nobody_in(tmp_path: Path) -> None:
+    """And with it, all goes on: what is enrolled beside it is encrypted as well."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(2):
+        (pictures / f"{number}.jpg").write_bytes(jpeg(astronaut()))
+    camera = {"camera": {"source": pictures, "loop": "true", "fps": 5}, "decision": {"cooldown": 0}}
+    key, credentials = new_key(), tmp_path / "credentials"
+    credentials.mkdir()
+    config = write_config(tmp_path, camera | {"storage": {"keep_faces": "true"}})
+    file = credentials / "config_storage.template_key"
+    file.write_text(f"{key}\n")
+    with_key = {"env": os.environ | {"CREDENTIALS_DIRECTORY": str(credentials)}}
+    done = edge_face("enroll", "Eileen", pictures / "0.jpg", config=config, **with_key)
+    assert done.returncode == 0, done.stderr
+    with Daemon(config) as daemon:
+        assert daemon.wait(30) == 1
+        assert "the templates are encrypted with the key" in daemon.log
+        assert "[storage] template_key is empty" in daemon.log
+    file.write_text(new_key())
+    with Daemon(config, env={"CREDENTIALS_DIRECTORY": str(credentials)}) as daemon:
+        assert daemon.wait(30) == 1
+        assert "template_key is another" in daemon.log
+    checked = edge_face("check", config=config)
+    assert checked.returncode == 1
+    assert "template_key is empty" in checked.stdout
+    assert events(config) == []
+    file.write_text(key)
+    with Daemon(config, env={"CREDENTIALS_DIRECTORY": str(credentials)}) as daemon:
+        daemon.wait_for("ok", limit_s=60)
+        deadline = time.monotonic() + 30
+        while not [event for event in events(config) if (event["status"], event["name"]) == ("PASS", "Eileen")]:
+            assert time.monotonic() < deadline, daemon.log
+            time.sleep(0.2)
+        assert daemon.get("/api/v1/status").json()["storage"]["templates"] == {"encrypted": True, "unreadable": 0}
+        face = daemon.get("/api/v1/people/eileen").json()["faces"][0]
+        shown = daemon.get(f"/api/v1/people/eileen/faces/{face['id']}/thumbnail.jpg")
+        assert shown.content.startswith(b"\xff\xd8")
+        assert shown.content[:200] not in (tmp_path / "edge-face.db").read_bytes()
+        locked = edge_face("templates", "--decrypt", config=config, **with_key)
+        assert "already running" in locked.stderr
+        # Somebody gives her face to another person, in the file: nobody is let in by it, and health says so.
+        with closing(sqlite3.connect(tmp_path / "edge-face.db")) as db:
+            db.executescript(
+                "INSERT INTO people (id, name, created_at) SELECT 'mallory', 'Mallory', created_at FROM people; "
+                "UPDATE templates SET person_id = 'mallory'"
+            )
+        daemon.wait_for("degraded")
+        assert daemon.get("/api/v1/status").json()["people"] == 0
+        assert key not in daemon.log

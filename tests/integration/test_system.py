@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from edge_face.migrations import MIGRATIONS
 from tests.integration.test_daemon import write_clip
 from tests.support.daemon import free_port
 from tests.support.machine import ROOT, Machine
 from tests.support.photos import astronaut, blank, jpeg
+from tests.support.schemas import make_older, schema
 
 pytestmark = pytest.mark.system
 
@@ -256,27 +260,37 @@ def test_a_full_disk_and_back(gate: Gate) -> None:
 
 
 def test_an_upgrade_keeps_everything_and_a_bad_one_is_undone(gate: Gate) -> None:
+    """The one before wrote an older schema, and the bad ones would write newer ones, with which it could not start."""
     run = gate.machine
     release = lambda: run("readlink", "-f", "/opt/edge-face/current").strip()  # noqa: E731
+    database = run.path(f"{STATE}/edge-face.db")
     config = run.path(CONFIG).read_text()
     first = release()
+    run("systemctl", "stop", "edge-face")
+    make_older(database)
+    assert schema(database) == 5
     gate.copy_source()
-    marker = run.path(f"{SOURCE}/edge_face/__init__.py")
-    marker.write_text(marker.read_text() + "\n# a newer one\n")
+    newer_schema(gate)
     assert "edge-face is upgraded" in gate.install()
     second = release()
     assert second != first
     assert run.path(CONFIG).read_text() == config
     assert "Eileen" in run("edge-face", "people")
+    assert "of long ago" in run("edge-face", "events", "--format", "json")
     gate.ready()
+    assert schema(database) == len(MIGRATIONS) + 1
     assert gate.event()["status"] == "PASS"
 
+    newer_schema(gate)
     check = run.path(f"{SOURCE}/edge_face/commands/check.py")
     good = check.read_text()
     check.write_text(good.replace("    failures = sum(", "    failures = 1 + sum("))
     said = gate.install(check=False)
     assert "the version before runs on" in said
     assert release() == second
+    assert schema(database) == len(MIGRATIONS) + 1
+    gate.ready()
+    assert gate.event()["status"] == "PASS"
     check.write_text(good)
     daemon = run.path(f"{SOURCE}/edge_face/daemon.py")
     daemon.write_text(daemon.read_text().replace("        config = self._config\n", "        raise SystemExit(3)\n", 1))
@@ -286,9 +300,51 @@ def test_an_upgrade_keeps_everything_and_a_bad_one_is_undone(gate: Gate) -> None
     assert "did not start: the version before runs on" in said
     assert release() == second
     gate.ready()
+    assert schema(database) == len(MIGRATIONS) + 1
     assert "Eileen" in run("edge-face", "people")
     assert gate.event()["status"] == "PASS"
     assert len(run("ls", "/opt/edge-face/releases").split()) == 2
+
+
+def newer_schema(gate: Gate) -> None:
+    """The source to install next has one more step."""
+    file = gate.machine.path(f"{SOURCE}/edge_face/migrations.py")
+    text = file.read_text()
+    step = f'    "CREATE TABLE newer_{text.count("newer_")} (x INTEGER) STRICT;",\n'
+    file.write_text(text.replace(")\n\n\nclass Unsuitable", f"{step})\n\n\nclass Unsuitable"))
+
+
+def test_templates_are_encrypted_with_a_key_that_root_alone_can_read(gate: Gate) -> None:
+    run = gate.machine
+    database, key = run.path(f"{STATE}/edge-face.db"), run.path("/etc/edge-face/credentials/storage.template_key")
+    with closing(sqlite3.connect(database)) as db:
+        ((template,),) = db.execute("SELECT encoding FROM templates").fetchall()
+    assert template in database.read_bytes() + database.with_name(database.name + "-wal").read_bytes()
+    gate.copy_source()  # the test of upgrades left one that does not start
+    newer_schema(gate)
+    said = gate.install("--encrypt")
+    assert "made the key" in said
+    assert "are encrypted with the key" in said
+    gate.ready()
+    files = [file for file in database.parent.rglob("*") if file.is_file()]
+    assert not [file for file in files if template in file.read_bytes()]
+    assert gate.event()["status"] == "PASS"
+    assert run("stat", "-c", "%U %a", "/etc/edge-face/credentials/storage.template_key").split() == ["root", "600"]
+    assert key.read_text().strip() not in run("cat", f"/proc/{gate.pid()}/environ")
+    # Commands have the key while they run, and leave it nowhere.
+    assert "people: 1, faces: 1" in run("edge-face", "templates")
+    assert "Eileen" in run("edge-face", "recognize", f"{STATE}/eileen.jpg")
+    assert run("sh", "-c", "ls -d /run/edge-face.* 2>/dev/null || true") == ""
+    kept = key.read_text()
+    key.unlink()
+    run("systemctl", "restart", "--no-block", "edge-face")
+    run.until(lambda: "[storage] template_key is empty" in run("journalctl", "--unit=edge-face", "--lines=20"), 60)
+    assert run.show("ActiveState") != "active"
+    key.write_text(kept)
+    key.chmod(0o600)
+    run("systemctl", "restart", "edge-face", timeout_s=300)
+    gate.ready()
+    assert gate.event()["status"] == "PASS"
 
 
 def test_it_is_there_again_after_a_reboot(gate: Gate) -> None:
@@ -300,6 +356,8 @@ def test_it_is_there_again_after_a_reboot(gate: Gate) -> None:
 
 def test_removed_it_leaves_the_data_and_purged_nothing(gate: Gate) -> None:
     run = gate.machine
+    gate.copy_source()
+    newer_schema(gate)
     assert "are kept" in gate.install("--remove")
     assert "could not be found" in run("systemctl", "status", "edge-face", check=False)
     assert not run.path("/opt/edge-face").exists()
