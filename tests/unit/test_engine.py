@@ -53,7 +53,7 @@ def test_boxes_are_full_frame_pixels_whatever_the_scale(loaded_models: models.Mo
     big = cv2.resize(astronaut(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     boxes = []
     for scale in (1.0, 0.5):
-        (face, *_), _ = Engine(loaded_models, settings.Engine(), scale=scale).process(bgr(big), 0.0)
+        (face, *_), _ = Engine(loaded_models, settings.Engine(), scale=scale, max_age_s=1e6).process(bgr(big), 0.0)
         boxes.append(face.box)
     assert boxes[0].iou(boxes[1]) > 0.6
 
@@ -62,7 +62,7 @@ def test_boxes_are_full_frame_pixels_whatever_the_scale(loaded_models: models.Mo
 def test_auto_scale_finds_a_face_of_min_face_pixels_at_every_offset(
     loaded_models: models.Models, min_face: int
 ) -> None:
-    engine = Engine(loaded_models, settings.Engine(min_face=min_face))
+    engine = Engine(loaded_models, settings.Engine(min_face=min_face), max_age_s=1e6)
     shrink = min_face / 170  # her face is about 170 pixels wide at twice the size
     found = 0
     for offset in range(6):
@@ -81,7 +81,9 @@ def test_auto_scale_reduces_as_much_as_min_face_allows(loaded_models: models.Mod
 
 def test_faces_outside_the_configured_sizes_are_not_seen(loaded_models: models.Models) -> None:
     def seen(**sizes: int) -> int:
-        return len(Engine(loaded_models, settings.Engine(**sizes), scale=1.0).process(bgr(hopper()), 0.0)[0])
+        return len(
+            Engine(loaded_models, settings.Engine(**sizes), scale=1.0, max_age_s=1e6).process(bgr(hopper()), 0.0)[0]
+        )
 
     assert seen() == 1  # she is 187 pixels wide
     assert seen(min_face=260) == 0

@@ -99,7 +99,9 @@ def test_no_faces_come_from_memory_that_was_never_written(file: Path) -> None:
 
 def test_turning_faces_of_a_poor_clip_are_found_on_the_reduced_frame(file: Path, data: Path) -> None:
     clip = cv2.VideoCapture(str(data / "video" / "two-faces-turning.gif"))
-    engine = Engine(models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine())
+    engine = Engine(
+        models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine(), max_age_s=1e6
+    )
     found = frames = 0
     while True:
         there, frame = clip.read()
@@ -114,7 +116,9 @@ def test_turning_faces_of_a_poor_clip_are_found_on_the_reduced_frame(file: Path,
 @pytest.mark.parametrize("clip", ["people-from-behind-no-face.mp4", "hands-no-face.mp4"])
 def test_nobody_is_seen_where_nobody_shows_a_face(clip: str, file: Path, data: Path) -> None:
     video = cv2.VideoCapture(str(data / "video" / clip))
-    engine = Engine(models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine())
+    engine = Engine(
+        models.load(settings.Engine(detector="yunet", yunet_model=str(file))), settings.Engine(), max_age_s=1e6
+    )
     for number in range(600):
         there, frame = video.read()
         if not there:
@@ -126,7 +130,7 @@ def test_nobody_is_seen_where_nobody_shows_a_face(clip: str, file: Path, data: P
 def test_auto_takes_it_where_the_file_is(file: Path) -> None:
     loaded = models.load(settings.Engine(yunet_model=str(file)))
     assert loaded.detector.name == "yunet"
-    engine = Engine(loaded, settings.Engine())
+    engine = Engine(loaded, settings.Engine(), max_age_s=1e6)
     assert engine.scale == 0.625
     faces, _ = engine.process(np.ascontiguousarray(side_by_side(astronaut(), hopper())[:, :, ::-1]), 0.0)
     assert len(faces) == 2
