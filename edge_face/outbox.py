@@ -19,6 +19,9 @@ from edge_face.events import Event
 from edge_face.pages import Filters, Page, Table, read_page
 from edge_face.vault import Unreadable, Vault
 
+ON_ITS_WAY_S = 0.1
+"""To a receiver in the local network, its broker included. What has less time left (of a short life a tenth) counts as
+expired: a connection that comes back just before the end must not let an event arrive after it."""
 OUTBOX_LIMIT = 10_000
 """Rows kept for one target. A day at a busy gate, and some megabytes."""
 
@@ -45,9 +48,17 @@ class OutboxItem:
     expired: bool
     """As it was when the item was read; ask `time_left` again just before sending."""
 
+    @property
+    def lifetime_s(self) -> float:
+        """From the grab to the end."""
+        return float(self.payload["expires_at"] - self.payload["timestamp"])
+
     def time_left(self, now: float) -> float | None:
-        """Seconds in which it may be sent live; 0: none, expired; None: without limit."""
-        return None if self.deadline is None else max(0.0, self.deadline - now)
+        """Seconds in which it may be sent live; 0: none, it would arrive expired; None: without limit."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - now
+        return left if left > min(ON_ITS_WAY_S, self.lifetime_s / 10) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

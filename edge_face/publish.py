@@ -341,8 +341,7 @@ class _Lane:
         else:
             self.counters.delivered += 1
             if item.deadline is not None and not late:
-                lifetime = item.payload["expires_at"] - item.payload["timestamp"]
-                self.took.add(self._clock.monotonic() - (item.deadline - lifetime))
+                self.took.add(self._clock.monotonic() - (item.deadline - item.lifetime_s))
             await self._settle(item)
             self._recovered()
 

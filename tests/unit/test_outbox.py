@@ -65,6 +65,19 @@ def test_deliveries_come_oldest_first_and_once(store: Store, clock: HandClock) -
     assert (history.seq, history.deadline, history.time_left(1e12)) == (1, None, None)
 
 
+def test_what_would_arrive_expired_is_expired(store: Store, clock: HandClock) -> None:
+    """A broker that is back 50 ms before the end would hand a PASS to the lock when it is over."""
+    for ttl in (5.0, 0.5):
+        sent = replace(event(), expires_at=event().timestamp + ttl)
+        seq = store.record(sent, [Target(f"mqtt {ttl}", clock.now + ttl)]).seq
+        item = store.pending(f"mqtt {ttl}")
+        assert item is not None
+        assert item.seq == seq
+        on_its_way = min(0.1, ttl / 10)
+        assert item.time_left(clock.now + ttl - 1.1 * on_its_way) == pytest.approx(1.1 * on_its_way)
+        assert item.time_left(clock.now + ttl - 0.9 * on_its_way) == 0
+
+
 def test_a_live_delivery_expires_with_the_boot_clock(store: Store, clock: HandClock) -> None:
     store.record(event(), [Target("mqtt", clock.now + 5), Target("csv")])
     clock.now += 4.999
