@@ -48,8 +48,9 @@ def grace() -> bytes:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two run at a time: one that takes as long as all the others together has to start first."""
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    """Two run at a time: one that takes as long as all the others together starts first. Whoever runs it keeps the next
+    one as well, which therefore is a short one."""
+    items.sort(key=lambda item: marker.args[0] if (marker := item.get_closest_marker("early")) else 9)
 
 
 @pytest.fixture(autouse=True)

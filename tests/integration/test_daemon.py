@@ -405,6 +405,7 @@ class TestRealClips:
         assert {presence["since"] for presence in on} == {on[0]["since"]}, "presence went off in between"
 
     @pytest.mark.slow
+    @pytest.mark.paired
     @pytest.mark.parametrize("clip", ["people-from-behind-no-face.mp4", "hands-no-face.mp4"])
     def test_no_face_no_event(self, tmp_path: Path, data: Path, clip: str) -> None:
         config = write_config(tmp_path, {"camera": {"source": data / "video" / clip, "realtime": "false", "fps": 0}})

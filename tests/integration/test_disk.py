@@ -88,6 +88,7 @@ def seqs(watcher: Watcher) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_a_full_disk(tmp_path: Path, broker: Broker, receiver: Receiver, eileen: bytes, grace: bytes) -> None:
     """It fills while the daemon runs; the daemon is killed, starts on the full disk, and then there is room again."""
     with small_disk(tmp_path / "disk") as disk:
@@ -142,6 +143,7 @@ async def test_a_full_disk(tmp_path: Path, broker: Broker, receiver: Receiver, e
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_a_read_only_disk_at_the_start(tmp_path: Path, broker: Broker, eileen: bytes, grace: bytes) -> None:
     with small_disk(tmp_path / "disk") as disk:
         gate = Gate(tmp_path, disk.folder, broker, eileen)
@@ -170,6 +172,7 @@ async def test_a_read_only_disk_at_the_start(tmp_path: Path, broker: Broker, eil
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 async def test_a_card_that_turns_read_only_under_the_daemon(tmp_path: Path, broker: Broker, eileen: bytes) -> None:
     """As cards die: the kernel writes nothing any more. Then the card is repaired, as at the next start."""
     with broken_card(tmp_path) as card:

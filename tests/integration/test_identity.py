@@ -163,6 +163,7 @@ def names_and_truth(
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 @pytest.mark.parametrize(
     ("clip", "most"),
     [

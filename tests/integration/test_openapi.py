@@ -73,6 +73,7 @@ def schemathesis(url: str, header: str, examples: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.paired
+@pytest.mark.early(2)
 async def test_schemathesis_at_the_login(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delays, "LONGEST_S", 0.001)
     command = [

@@ -17,7 +17,7 @@ MINUTES = 9.5
 
 @pytest.mark.slow
 @pytest.mark.paired
-@pytest.mark.first
+@pytest.mark.early(1)
 @pytest.mark.timeout(900)
 def test_after_minutes_of_everything_nothing_grew_and_nothing_was_wrong() -> None:
     command = [sys.executable, "benchmarks/soak.py", "--minutes", str(MINUTES), "--json"]

@@ -30,6 +30,7 @@ MUTANTS = 50
 """Of each format."""
 
 
+@pytest.mark.paired
 async def test_mutants_of_every_format_end_in_an_answer(tmp_path: Path) -> None:
     """Each is answered within the time limit, and an honest photo is read after all of them."""
     chance = random.Random(20)
@@ -56,6 +57,7 @@ async def test_mutants_of_every_format_end_in_an_answer(tmp_path: Path) -> None:
     assert "too slow" not in told
 
 
+@pytest.mark.paired
 def test_mutants_of_a_zip_end_in_members_or_a_refusal() -> None:
     chance = random.Random(21)
     out = io.BytesIO()

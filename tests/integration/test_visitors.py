@@ -244,6 +244,7 @@ def test_strangers_who_come_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 def test_a_full_disk_loses_visits_and_no_decision(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.avi", (astronaut(), 1), (blank(), 0.8))
     config = write_config(

@@ -23,6 +23,7 @@ def measured(*args: str) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 @pytest.mark.parametrize(
     ("folder", "photos", "least_faces"), [("lfw", 100, 95), ("detect", 40, 60), ("stills", 50, 50)]
 )
