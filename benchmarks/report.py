@@ -21,7 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import enrolment
 import scale
 from markdown import table
 
@@ -117,7 +116,7 @@ def promises(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Promise]:
     text = "viewers: share of the frame rate that 50, and one more that never reads, leave"
     yield Promise(text, 0.9, crowd["kept"], at_most=False)
     for row in found["scale"]["curves"]["enrolment"]:
-        if row["program"] != "face_recognition" and row["photos"] in (enrolment.LARGE, 1000):
+        if row["program"] != "face_recognition" and row["photos"] == scale.PHOTOS[-1]:
             text = f"enrolment: times as fast as face_recognition, {row['photos']:,} photos of {row['pixels']}"
             yield Promise(text, 10, row["ratio"], at_most=False)
 
