@@ -35,6 +35,7 @@ def check(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 def test_600_photos_of_lfw(data: Path) -> None:
     told = benchmark(str(data / "lfw"), "--photos", "600")
     assert told["faces"] >= 500
@@ -42,6 +43,7 @@ def test_600_photos_of_lfw(data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.paired
 def test_the_demo(tmp_path: Path) -> None:
     told = benchmark()
     assert told["faces"] >= 30
