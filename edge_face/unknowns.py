@@ -250,7 +250,7 @@ class Unknowns:
     def _begin(self, key: tuple[str, int]) -> _Visit:
         if len(self._visits) >= _MOST_VISITS:
             oldest = self._visits.pop(next(iter(self._visits)))
-            self.lost += oldest.decision is not None
+            self.lost += oldest.decision is not None and not oldest.noted
         visit = self._visits[key] = _Visit(self._clock.monotonic())
         return visit
 
@@ -286,9 +286,15 @@ class Unknowns:
                 self._visits.pop(key, None)  # the track's number does not come back
 
     async def _note(self, visit: _Visit, decision: Decision) -> None:
+        """Until that is done, also on a slow disk, its looks tell whose the next visit is."""
+        try:
+            await self._write(visit, decision)
+        finally:
+            visit.decision, visit.looks = None, []
+
+    async def _write(self, visit: _Visit, decision: Decision) -> None:
         # Comparisons are so that NaN is like nothing.
         looks = [look for look in visit.looks if _distance(look, visit.looks[0]) <= SURELY_SAME_FACE]
-        visit.decision, visit.looks = None, []
         encodings = [look.encoding for look in looks]
         if not looks or any(judge(match, self._decision) == "match" for match in self._gallery.match(encodings)):
             return  # seen too badly, or enrolled since

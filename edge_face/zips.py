@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import stat
 import struct
 import unicodedata
@@ -11,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
+from typing import BinaryIO
 
 from edge_face.errors import RequestError
 
@@ -55,12 +55,14 @@ class Member:
 class Archive:
     """A ZIP's files as Members, in their order: `name.jpg`, or `name/1.jpg`; unpacked while they are iterated."""
 
-    def __init__(self, data: bytes) -> None:
-        """Raises RequestError when it is no ZIP at all (`bad_zip`), or one of too many files."""
-        if not _is_within(data, _MAX_ENTRIES):
+    def __init__(self, file: BinaryIO) -> None:
+        """`file` stays the caller's to close. Raises RequestError when it is no ZIP at all (`bad_zip`), or one of too
+        many files.
+        """
+        if not _is_within(file, _MAX_ENTRIES):
             raise RequestError(f"The ZIP holds too many entries; {MAX_MEMBERS} files are allowed.", "too_many_files")
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            self._zip = zipfile.ZipFile(file)
         except _BAD_ZIP:
             raise RequestError("This is not a ZIP file that can be read.", "bad_zip") from None
         self._infos = [info for info in self._zip.infolist() if not _is_clutter(info.filename)]
@@ -91,10 +93,13 @@ class Archive:
         return Member(info.filename, name, data)
 
 
-def _is_within(data: bytes, entries: int) -> bool:
+def _is_within(file: BinaryIO, entries: int) -> bool:
     """Whether a ZIP has at most so many entries. Python would first make an object of each, and hold up decisions."""
-    for start in range(0, len(data), _STEP):
-        entries -= data.count(_ENTRY, start, start + _STEP + len(_ENTRY) - 1)
+    file.seek(0)
+    before = b""
+    while piece := file.read(_STEP):
+        entries -= (before + piece).count(_ENTRY)
+        before = piece[1 - len(_ENTRY) :]
     return entries >= 0
 
 

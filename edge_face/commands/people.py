@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,8 +32,8 @@ def enroll(args: argparse.Namespace) -> int:
         if args.name or args.external_id:
             print("edge-face enroll: --zip and --dir take the names from the files (see --help)", file=sys.stderr)
             return 2
-        files = _archive(args.zip) if args.zip else _Folder(args.dir)
-        return asyncio.run(_enroll_many(configured, files, force=args.force))
+        with _archive(args.zip) if args.zip else nullcontext(_Folder(args.dir)) as files:
+            return asyncio.run(_enroll_many(configured, files, force=args.force))
     if not args.name or not args.images:
         print("edge-face enroll: a NAME and at least one IMAGE, or --zip or --dir (see --help)", file=sys.stderr)
         return 2
@@ -62,12 +64,13 @@ async def _enroll_many(configured: Config, files: zips.Archive | _Folder, *, for
     return 1 if refused or not done else 0
 
 
-def _archive(file: Path) -> zips.Archive:
-    if file.stat().st_size > zips.MAX_ZIP_BYTES:
-        raise RequestError(
-            f"{file} is larger than {zips.MAX_ZIP_BYTES >> 20} MiB; unpack it and use --dir", "too_large"
-        )
-    return zips.Archive(file.read_bytes())
+@contextmanager
+def _archive(path: Path) -> Iterator[zips.Archive]:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > zips.MAX_ZIP_BYTES:
+            limit = zips.MAX_ZIP_BYTES >> 20
+            raise RequestError(f"{path} is larger than {limit} MiB; unpack it and use --dir", "too_large")
+        yield zips.Archive(file)
 
 
 class _Folder:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import BinaryIO
 
 from aiohttp import BodyPartReader, ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -107,8 +109,22 @@ class Receiving:
         return min(self._end, self._begin + BODY_GRACE_S + self._received / LEAST_BYTES_PER_S)
 
 
-async def read_form(request: web.Request, files: FileField | None = None) -> Form:
+@asynccontextmanager
+async def memory_file() -> AsyncIterator[BinaryIO]:
+    """For an upload that is large: a file in memory alone. The kernel grows it without moving it, and takes it back
+    without holding up the event loop (228 MiB of `bytes`: 14 ms on a fast machine).
+    """
+    file = os.fdopen(os.memfd_create("upload"), "w+b")
+    try:
+        yield file
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+async def read_form(request: web.Request, files: FileField | None = None, into: BinaryIO | None = None) -> Form:
     """The form of a request, as multipart or urlencoded. Other fields are skipped.
+
+    `into`: where the bytes of the one file go, instead of into its `data`.
 
     Raises RequestError (malformed, a field that is missing or there twice), Refusal (408, 413, 415).
     """
@@ -118,9 +134,9 @@ async def read_form(request: web.Request, files: FileField | None = None) -> For
     try:
         async with Receiving(files.body_s if files else BODY_S) as body:
             if request.content_type == "multipart/form-data":
-                form = await _read_multipart(request, files, limit, body)
+                form = await _read_multipart(request, files, limit, body, into)
             elif request.content_type == "application/x-www-form-urlencoded":
-                form = await _read_urlencoded(request, files, limit, body)
+                form = await _read_urlencoded(request, files, limit, body, into)
             elif not request.body_exists:
                 form = Form()
             else:
@@ -133,7 +149,9 @@ async def read_form(request: web.Request, files: FileField | None = None) -> For
     return form
 
 
-async def _read_multipart(request: web.Request, files: FileField | None, limit: int, body: Receiving) -> Form:
+async def _read_multipart(
+    request: web.Request, files: FileField | None, limit: int, body: Receiving, into: BinaryIO | None
+) -> Form:
     form = Form()
     count = read = 0
     reader = await request.multipart()
@@ -142,29 +160,37 @@ async def _read_multipart(request: web.Request, files: FileField | None, limit: 
         if not isinstance(part, BodyPartReader) or part.name is None or count > MAX_FIELDS:
             raise ValueError
         is_file = files is not None and part.name in files.names
-        data = await _read_part(part, files.max_bytes if files and is_file else MAX_TEXT_BYTES, body)
-        read += len(data)
+        data = into if into and is_file else io.BytesIO()  # which gives its bytes away without copying them
+        size = await _read_part(part, files.max_bytes if files and is_file else MAX_TEXT_BYTES, body, data)
+        read += size
         if read > limit:
             raise _too_large("The request", limit)
         if is_file:
-            if data or part.filename:  # a browser sends an empty part for a file that nobody chose
-                _add_file(form, files, Upload(part.filename, data))
+            if size or part.filename:  # a browser sends an empty part for a file that nobody chose
+                _add_file(form, files, Upload(part.filename, _bytes_of(data)))
         elif not part.filename:
-            _add_text(form, part.name, data.decode(part.get_charset("utf-8")))
+            _add_text(form, part.name, _bytes_of(data).decode(part.get_charset("utf-8")))
     return form
 
 
-async def _read_part(part: BodyPartReader, limit: int, body: Receiving) -> bytes:
-    data = io.BytesIO()  # gives its bytes away without copying them
+async def _read_part(part: BodyPartReader, limit: int, body: Receiving, into: BinaryIO) -> int:
+    size = 0
     while chunk := await part.read_chunk(_CHUNK):
         body.received(len(chunk))
-        if data.tell() + len(chunk) > limit:
+        size += len(chunk)
+        if size > limit:
             raise _too_large(f"The field {part.name}", limit)
-        data.write(chunk)
-    return data.getvalue()
+        into.write(chunk)
+    return size
 
 
-async def _read_urlencoded(request: web.Request, files: FileField | None, limit: int, body: Receiving) -> Form:
+def _bytes_of(data: BinaryIO) -> bytes:
+    return data.getvalue() if isinstance(data, io.BytesIO) else b""
+
+
+async def _read_urlencoded(
+    request: web.Request, files: FileField | None, limit: int, body: Receiving, into: BinaryIO | None
+) -> Form:
     limit = min(2 * limit, MAX_URLENCODED_BYTES)  # base64 takes 4 bytes for 3, and percent signs more
     data = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK):
@@ -179,7 +205,10 @@ async def _read_urlencoded(request: web.Request, files: FileField | None, limit:
     )
     for name, value in pairs:
         if files is not None and name in files.names:
-            _add_file(form, files, Upload(None, value.encode()))
+            sent = value.encode()
+            if into:
+                into.write(sent)
+            _add_file(form, files, Upload(None, b"" if into else sent))
         elif len(value) > MAX_TEXT_BYTES:
             raise _too_large(f"The field {name}", MAX_TEXT_BYTES)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -136,6 +137,30 @@ async def test_a_visit_is_written_once(scene: Scene, monkeypatch: pytest.MonkeyP
         scene.visit(1, encoding(1))
         await scene.later(1)
     assert len(written) == 1
+
+
+async def test_who_comes_again_while_a_slow_disk_notes_the_visit_is_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.visit(1, encoding(1))
+    visitor = scene.named(1)
+    begun, go_on, note = threading.Event(), threading.Event(), scene.store.note_visitor
+
+    def slowly(id: str, visit: SeenVisit) -> int:
+        begun.set()
+        go_on.wait(10)
+        return note(id, visit)
+
+    monkeypatch.setattr(scene.store, "note_visitor", slowly)
+    noting = asyncio.create_task(scene.later())
+    await until(begun.is_set)
+    scene.visit(2, encoding(1, view=1))
+    scene.visit(3, encoding(2))
+    assert (scene.named(2) == visitor, scene.named(3) == visitor) == (True, False)
+    go_on.set()
+    await noting
+    await scene.later()
+    assert {each.id: each.visits for each in await scene.listed()} == {visitor: 2, scene.named(3): 1}
 
 
 async def test_the_same_stranger_at_two_cameras_at_once_is_one(scene: Scene) -> None:
