@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, get_args
 
 import msgspec
@@ -20,6 +20,10 @@ from edge_face.events import Box, CameraState, Face, FrameResult, KnownTrack, St
 _LENGTH = struct.Struct("<I")
 MAX_MESSAGE = 64 * 1024 * 1024
 ENCODING_SIZE = 128
+LARGEST = 2**35
+"""No number that is sent is larger, be it a time, a place or a count. Of larger ones, and of NaN, the parent could make
+no date and no distance.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,23 @@ def unpack(data: bytes | bytearray) -> Any:
     kind = data[1 : 1 + data[0]].decode("ascii", "replace")
     if kind not in _decoders:
         raise ValueError(f"unknown message {kind!r}")
-    return _decoders[kind].decode(data[1 + data[0] :])
+    message = _decoders[kind].decode(data[1 + data[0] :])
+    if not _is_sane(message):
+        raise ValueError(f"numbers of a {kind} that cannot be")
+    return message
+
+
+def _is_sane(value: Any) -> bool:
+    """Whether all numbers in it are finite and not too large."""
+    if isinstance(value, int | float):
+        return -LARGEST <= value <= LARGEST
+    if isinstance(value, np.ndarray):
+        return bool((np.abs(value) <= LARGEST).all())
+    if is_dataclass(value):
+        return all(_is_sane(getattr(value, name)) for name in value.__dataclass_fields__)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return not isinstance(value, tuple) or all(map(_is_sane, value))
 
 
 async def read(stream: asyncio.StreamReader) -> Any:

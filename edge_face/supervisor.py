@@ -234,6 +234,8 @@ class CameraProcess:
         if isinstance(message, FrameResult) or (isinstance(message, SourceState) and message.state != "ok"):
             self.progress_at = self._clock.monotonic()
         if isinstance(message, FrameResult):
+            if message.camera != self._camera:
+                raise WorkerError(f"speaks for another camera: {message.camera[:40]!r}")
             self._next_track = max([self._next_track, *(face.track + 1 for face in message.faces)])
             self._followed.add(message)
             self._frame_bytes = 3 * message.width * message.height
