@@ -15,7 +15,7 @@ from edge_face.backups import Backups
 from edge_face.clock import Clock
 from edge_face.config import effective_text
 from edge_face.database import lock_for_daemon
-from edge_face.errors import StoreError, TemplateKeyError
+from edge_face.errors import StoreError
 from edge_face.events import utc
 from edge_face.restore import Restored, recover
 from edge_face.store import Store
@@ -46,10 +46,11 @@ def open_store(config: settings.Config, clock: Clock, locks: ExitStack | AsyncEx
     try:
         store.check_key()
         store.apply_ledger()
-        store.note_start(__version__, effective_text(config))
-    except TemplateKeyError:
+    except StoreError:  # nobody knows who may not pass any more
         store.close()
         raise
+    try:
+        store.note_start(__version__, effective_text(config))
     except StoreError as error:
         _log.error("the start cannot be written down: %s", error)
     return store, Caretaker(store, folder, clock, restored)

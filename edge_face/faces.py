@@ -93,21 +93,24 @@ class FaceStore(OversightStore):
 
     def gallery_revision(self) -> int:
         """Grows with every change of people or templates, by whichever process; cheap enough to ask every second."""
+        if self.ledger.withheld:
+            self.apply_ledger(wait_s=0)
         with self.reading() as db:
             return revision_of(db)
 
     def gallery(self) -> GalleryRows:
         """All templates, as of one moment. Raises StoreError if one of them is damaged, or the key does not fit.
 
-        One that cannot be decrypted is left out, and told: the others open as before, and nobody by that one.
+        One that cannot be decrypted is left out, and told: the others open as before, and nobody by that one. So is
+        whoever should not be there any more and cannot be erased yet.
         """
         query = f"SELECT {FACE_PLACE}, encoding, seal FROM {FACES} ORDER BY person_id, templates.id"  # noqa: S608  # constants
         with self.reading() as db:
             self._vault.check(db)
             revision = revision_of(db)
             people = [person_of(row) for row in db.execute(f"{PEOPLE} ORDER BY id")]
-            rows = db.execute(query).fetchall()
-        persons = tuple(person for person in people if person.faces)
+            persons = tuple(person for person in people if person.faces and person.id not in self.ledger.withheld)
+            rows = [row for row in db.execute(query) if row[3] not in self.ledger.withheld]
         numbers = {person.id: number for number, person in enumerate(persons)}
         blobs, faces = [], []
         for *place, data, seal in rows:

@@ -19,8 +19,9 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,8 @@ class Ledger:
 
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(database.name + ".ledger")
+        self.withheld: frozenset[str] = frozenset()
+        """Whom and what (`Change.about`) the database cannot be relieved of yet: as if it did not hold them."""
 
     def write(self, *entries: Entry) -> None:
         """They are on the disk when this returns. Raises StoreError."""
@@ -124,38 +127,56 @@ class Ledger:
         return [entry for _, entry in found if entry is not None]
 
 
-def apply(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
-    """Make them true in a database, within the caller's transaction; returns how many things had to be changed."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that a database lacks."""
+
+    make: Callable[[], object]
+    about: str
+    """The person's id, the token's key, the visitor's id."""
+
+
+def missing(db: sqlite3.Connection, entries: Iterable[Entry]) -> list[Change]:
+    """What of them is not true in a database, which is only read."""
     rules, gone = {}, {what: set[str]() for what in (*ERASES, "token")}
     for entry in entries:
         if entry.what == "rules":
             rules[entry.key] = entry  # the last one holds
         else:
             gone[entry.what].add(entry.key)
-    changed = 0
+    found: list[Change] = []
     query = "SELECT id, created_at, blocked, valid_from, valid_until FROM people"
     for id, created_at, *current in db.execute(query).fetchall() if rules or gone["removed"] else ():
         key = person_key(id, created_at)
         if key in gone["removed"]:
-            erase_person(db, id)
-            changed += 1
+            found.append(Change(partial(erase_person, db, id), id))
         elif key in rules:
             wanted = [int(rules[key].blocked), rules[key].valid_from, rules[key].valid_until]
             if wanted != current:
                 update = "UPDATE people SET blocked = ?, valid_from = ?, valid_until = ? WHERE id = ?"
-                db.execute(update, (*wanted, id))
-                changed += 1
+                found.append(Change(partial(db.execute, update, (*wanted, id)), id))
     if gone["face"]:
-        for number, created_at, encoding in db.execute("SELECT id, created_at, encoding FROM templates").fetchall():
+        query = "SELECT id, created_at, encoding, person_id FROM templates"
+        for number, created_at, encoding, owner in db.execute(query).fetchall():
             if gone["face"] & {face_key(number, created_at), old_face_key(encoding)}:
-                changed += db.execute("DELETE FROM templates WHERE id = ?", (number,)).rowcount
+                found.append(Change(partial(db.execute, "DELETE FROM templates WHERE id = ?", (number,)), owner))
     if gone["token"]:
         for number, hash in db.execute("SELECT id, hash FROM tokens").fetchall():
             if token_key(hash) in gone["token"]:
-                changed += db.execute("DELETE FROM tokens WHERE id = ?", (number,)).rowcount
-    for visitor in gone["visitor"]:
-        changed += db.execute("DELETE FROM unknowns WHERE id = ?", (visitor,)).rowcount
-    return changed
+                found.append(Change(partial(db.execute, "DELETE FROM tokens WHERE id = ?", (number,)), token_key(hash)))
+    if gone["visitor"]:
+        for (visitor,) in db.execute("SELECT id FROM unknowns").fetchall():
+            if visitor in gone["visitor"]:
+                found.append(Change(partial(db.execute, "DELETE FROM unknowns WHERE id = ?", (visitor,)), visitor))
+    return found
+
+
+def apply(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
+    """Make them true in a database, within the caller's transaction; returns how many things had to be changed."""
+    changes = missing(db, entries)
+    for change in changes:
+        change.make()
+    return len(changes)
 
 
 def _digest(data: bytes) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_face import audit
-from edge_face.ledger import apply
+from edge_face.database import BUSY_TIMEOUT_S
+from edge_face.errors import StoreError
+from edge_face.ledger import apply, missing
 from edge_face.visitors import VisitorStore
 
 _log = logging.getLogger(__name__)
@@ -25,18 +27,28 @@ class OversightStore(VisitorStore):
     _failed_logins = 0
     _failed_noted_at = float("-inf")
 
-    def apply_ledger(self) -> int:
-        """Make true what must not come back: this file may be an older one. Returns how many things were changed."""
-        entries = self.ledger.read()
-        if not entries:
+    def apply_ledger(self, wait_s: float = BUSY_TIMEOUT_S) -> int:
+        """Make true what must not come back: this file may be an older one. Returns how many things were changed.
+
+        While that cannot be written, nobody whom it concerns passes. Raises StoreError where nothing can be read.
+        """
+        ledger, told = self.ledger, bool(self.ledger.withheld)
+        with self.reading() as db:  # first: mostly there is nothing to do, and then a full disk hinders nobody
+            ledger.withheld = frozenset(change.about for change in missing(db, ledger.read()))
+        if not ledger.withheld:
             return 0
-        with self.writing() as db:
-            changed = apply(db, entries)
-            if changed:
+        try:
+            with self.writing(wait_s) as db:
+                changed = apply(db, ledger.read())
                 audit.note(db, self._clock.wall(), "ledger applied", {"changes": changed})
-        if changed:
-            _log.warning("%d removals, blocks or revocations were missing in the database, and hold again", changed)
-            self.scrub_log()
+        except StoreError as error:
+            if not told:
+                kept = "whoever was removed or blocked is kept out, and is still in the database"
+                _log.error("%s until it can be written: %s", kept, error)
+            return 0
+        ledger.withheld = frozenset()
+        _log.warning("%d removals, blocks or revocations were missing in the database, and hold again", changed)
+        self.scrub_log()
         return changed
 
     def note_start(self, version: str, configuration: str) -> None:

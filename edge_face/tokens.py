@@ -103,6 +103,8 @@ class Tokens:
 
     def role_of(self, token: str) -> Role | None:
         """What this token allows; None: nothing."""
+        if token_key(digest(token)) in self._database.ledger.withheld:
+            return None
         with self._database.reading() as db:
             return _role_of(db, token)
 

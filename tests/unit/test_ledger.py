@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_face.caretaker import open_store
+from edge_face.database import REOPEN_S
 from edge_face.errors import StoreError
 from edge_face.ledger import Entry, Ledger, person_key
+from edge_face.settings import Config, Storage
 from edge_face.store import Changes, Store
 from edge_face.tokens import Tokens
 from tests.support import publishing
 from tests.support.clock import HandClock
+from tests.support.disk import no_room
 
 
 def face(number: float) -> np.ndarray:
@@ -65,6 +71,46 @@ def test_a_time_that_was_cut_short_stays_so(store: Store, older: Callable[[], St
     again = older()
     assert again.person("katya").valid_until == 1000.0  # type: ignore[union-attr]
     again.close()
+
+
+def test_on_an_older_file_that_cannot_be_written_nobody_passes_who_must_not(
+    path: Path, store: Store, clock: HandClock
+) -> None:
+    """A full disk, or a program that writes for long. The others pass, and it is made up for by itself."""
+    config = Config(storage=Storage(path=str(path), backups="off"))
+    for number, name in enumerate(("Ada", "Bob", "Cyd", "Dee", "Eve")):
+        store.add_faces(name, [face(number / 10), face(number / 10 + 0.05)])
+    revoked, kept_token = (Tokens(store, clock).new("admin") for _ in range(2))
+    store.scrub_log()
+    kept = path.with_suffix(".kept")
+    shutil.copy(path, kept)
+    store.remove("ada")
+    store.update_person("bob", Changes(blocked=True))
+    store.update_person("cyd", Changes(valid_until=1000.0))
+    store.remove_face("dee", store.faces("dee")[0].id)
+    Tokens(store, clock).revoke(revoked[0])
+    store.close()
+    shutil.copy(kept, path)
+    with ExitStack() as locks:
+        with no_room():
+            again, _ = open_store(config, clock, locks)
+            before = again.gallery_revision()
+            assert [person.name for person in again.gallery().persons] == ["Eve"]
+            tokens = Tokens(again, clock)
+            assert (tokens.role_of(revoked[1]), tokens.role_of(kept_token[1])) == (None, "admin")
+        time.sleep(REOPEN_S)
+        assert again.gallery_revision() > before
+        found = {person.name: (person.blocked, person.faces) for person in again.gallery().persons}
+        assert found == {"Bob": (True, 2), "Cyd": (False, 2), "Dee": (False, 1), "Eve": (False, 2)}
+        assert tokens.role_of(revoked[1]) is None
+        again.close()
+
+
+def test_without_the_ledger_nothing_starts(path: Path, store: Store, clock: HandClock) -> None:
+    """It is there, and nobody knows what it says."""
+    Ledger(path).path.mkdir()
+    with ExitStack() as locks, pytest.raises(StoreError, match="ledger"):
+        open_store(Config(storage=Storage(path=str(path), backups="off")), clock, locks)
 
 
 def test_an_erased_face_and_a_revoked_token_stay_so(path: Path, store: Store, clock: HandClock) -> None:
