@@ -90,8 +90,8 @@ class Daemon:
         self._service = service
         self.reloader = Reloader(load, self._apply, self._clock, service.reloading if service else lambda _busy: None)
         self._remote: asyncio.Task[None] | None = None
-        self._break_off: Callable[[Collection[str]], None] = lambda _known: None
-        """Deliveries of people who are no longer enrolled; set when there is a publisher."""
+        self._break_off: Callable[[], None] = lambda: None
+        """Deliveries of people who may not pass any more; set when there is a publisher."""
 
     def stop(self) -> None:
         self._stop.set()
@@ -339,7 +339,7 @@ class Daemon:
         for gate in self._fleet.gates.values():
             gate.use_gallery(gallery)
         self._unknowns.use_gallery(gallery)
-        self._break_off({person.id for person in gallery.persons})
+        self._break_off()
 
     def _on_state(self, change: State) -> None:
         self._publisher.state(change)

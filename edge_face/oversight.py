@@ -43,8 +43,7 @@ class OversightStore(VisitorStore):
                 audit.note(db, self._clock.wall(), "ledger applied", {"changes": changed})
         except StoreError as error:
             if not told:
-                kept = "whoever was removed or blocked is kept out, and is still in the database"
-                _log.error("%s until it can be written: %s", kept, error)
+                _log.error("whoever was removed or blocked is kept out, and stays in the database for now: %s", error)
             return 0
         ledger.withheld = frozenset()
         _log.warning("%d removals, blocks or revocations were missing in the database, and hold again", changed)

@@ -162,10 +162,11 @@ class Publisher:
     def _lane(self, sink: Sink) -> _Lane:
         return _Lane(self._outbox, self._thread, sink, self._clock)
 
-    def people_changed(self, known: Collection[str]) -> None:
-        """Ids of all who are enrolled. Deliveries of others that are under way are broken off at once."""
-        for lane in self._lanes:
-            lane.people_changed(known)
+    def people_changed(self) -> None:
+        """Deliveries under way that were called back, as their person may not pass any more, are broken off."""
+        if self._group:
+            for lane in self._lanes:
+                self._group.create_task(lane.people_changed())
 
     async def run(self) -> None:
         """Until cancelled. Raises, and so ends the process, when a part dies of something unforeseen."""
@@ -243,8 +244,8 @@ class _Lane:
         """Attempts in a row that failed; it outlives the event, so that a dead target is not hammered."""
         self._told: set[str] = set()
         """What was logged since the last success: an outage is told once, not once for every event."""
-        self._attempt: tuple[asyncio.Timeout, Any] | None = None
-        """The live attempt under way, and the id of its person."""
+        self._attempt: tuple[asyncio.Timeout, int] | None = None
+        """The live attempt under way, and the number of its event."""
         self._broken_off = False
         self._leaving = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -283,16 +284,15 @@ class _Lane:
         self.idle.clear()
         self._wake.set()
 
-    def people_changed(self, known: Collection[str]) -> None:
-        """An attempt may wait for the broker's return. What it holds of somebody who was removed must not go out then:
-        the store, which is asked anew, says what is left of it.
+    async def people_changed(self) -> None:
+        """An attempt may wait for the broker's return. What it holds of somebody who was removed or blocked must not go
+        out then: the store says whether it is still to be delivered.
         """
-        if self._attempt is None:
-            return
-        timeout, person = self._attempt
-        if person is not None and person not in known:
+        attempt = self._attempt
+        item = await self._next() if attempt else None
+        if attempt and attempt is self._attempt and (item is None or item.seq != attempt[1]):
             self._broken_off = True
-            timeout.reschedule(asyncio.get_running_loop().time())
+            attempt[0].reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         while not self.off and not self._leaving:
@@ -318,7 +318,7 @@ class _Lane:
         try:
             # A live attempt may not outlast the event. One with history only changes its type: the sink's affair.
             async with asyncio.timeout(None if self.sink.history else left) as timeout:
-                self._broken_off, self._attempt = False, None if late else (timeout, payload["person_id"])
+                self._broken_off, self._attempt = False, None if late else (timeout, item.seq)
                 try:
                     await self.sink.deliver(payload, None if late else item.deadline, late)
                 finally:

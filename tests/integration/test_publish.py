@@ -14,7 +14,7 @@ from edge_face.events import Presence
 from edge_face.journal import Journal
 from edge_face.outbox import ON_ITS_WAY_S
 from edge_face.publish import HISTORY, Publisher, Refused, RetryLater, SwitchedOff
-from edge_face.store import Store, StoreThread
+from edge_face.store import Changes, Store, StoreThread
 from tests.support.broker import until
 from tests.support.publishing import CLOCK, RecordingSink, deadline, event, publishing
 
@@ -83,20 +83,27 @@ async def test_an_attempt_is_ended_at_the_deadline(path: Path) -> None:
     assert publisher.counters["hung"].expired == 1
 
 
-async def test_what_waits_for_the_target_does_not_go_out_once_its_person_was_removed(path: Path) -> None:
+@pytest.mark.parametrize("how", ["removed", "blocked", "out of date", "face erased"])
+async def test_what_waits_for_the_target_does_not_go_out_once_its_person_may_not_pass(path: Path, how: str) -> None:
     """The attempt itself holds the event: it is not in the store's hands while the broker is away."""
     sink = RecordingSink("away", delay_s=0.5)
     store = Store(path, CLOCK)
-    person = store.add_faces("Ada", [np.ones(128, np.float32)])
+    person = store.add_faces("Ada", [np.ones(128, np.float32), np.zeros(128, np.float32)])
     async with publishing(path, sink) as publisher:
         await publisher.publish(event("Ada", person_id=person.id), deadline())
         await publisher.publish(event("Bob"), deadline())
         await until(lambda: sink.attempts)
-        publisher.people_changed({person.id, "bob"})
+        publisher.people_changed()
+        await asyncio.sleep(0.1)
         assert len(sink.attempts) == 1, "broken off without need"
-        store.remove("Ada")
+        if how == "removed":
+            store.remove("Ada")
+        elif how == "face erased":
+            store.remove_face(person.id, store.faces(person.id)[0].id)
+        else:
+            store.update_person("Ada", Changes(blocked=True) if how == "blocked" else Changes(valid_until=1000.0))
         store.close()
-        publisher.people_changed({"bob"})
+        publisher.people_changed()
         assert await publisher.drain(2)
     assert sink.names == ["Bob"]
     assert publisher.status()["away"]["healthy"]
