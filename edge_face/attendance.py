@@ -42,14 +42,14 @@ class AttendanceStore(EventStore):
         """Rows in the order in which they were noted. As everybody in the list has passed, `status` REJECT finds
         nobody. Raises RequestError (`bad_cursor`).
         """
-        with self.reading() as db:
+        with self.reading_aside() as db:
             return read_page(db, _ROWS, lambda row: _payload(*row), filters, limit, cursor, newest_first)
 
     def attendance_time(self, since: float, until: float, *, latest: bool) -> float | None:
         """The time of the earliest or the latest row between, of those whose time is known; None: there is none."""
         which = "max" if latest else "min"
         query = f"SELECT {which}(timestamp) FROM attendance WHERE clock_synced AND timestamp >= ? AND timestamp < ?"  # noqa: S608
-        with self.reading() as db:
+        with self.reading_aside() as db:
             found: float | None = db.execute(query, (since, until)).fetchone()[0]
         return found
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, ParamSpec, TypeVar
@@ -187,6 +187,37 @@ class Database:
         """A transaction in which everything that is read is of one moment."""
         with self._transaction("BEGIN") as connection:
             yield connection
+
+    @contextmanager
+    def reading_aside(self) -> Iterator[sqlite3.Connection]:
+        """The same for what may take long: on a connection of its own, so that no event waits for it.
+
+        Where a disk that fails allows no other connection, on this one.
+        """
+        aside = None if self._limited or self._closed else self._aside()
+        if aside is None:
+            with self.reading() as connection:
+                yield connection
+            return
+        with closing(aside):
+            try:
+                yield aside
+            except sqlite3.Error as error:
+                raise StoreError(f"The database {self.path} cannot be used: {error}", reason=_reason(error)) from error
+
+    def _aside(self) -> sqlite3.Connection | None:
+        """In a transaction; None: somebody has the file for themselves, or it cannot be opened."""
+        with suppress(sqlite3.Error):
+            aside = self._connect("mode=ro")
+            try:
+                aside.execute("PRAGMA busy_timeout = 0")
+                aside.execute("BEGIN")
+                aside.execute("SELECT count(*) FROM sqlite_schema")  # only now the transaction begins
+            except BaseException:
+                aside.close()
+                raise
+            return aside
+        return None
 
     @contextmanager
     def writing(self, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:

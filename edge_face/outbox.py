@@ -314,7 +314,7 @@ class EventStore(Database):
         **filters: Unpack[Filters],
     ) -> Page[dict[str, Any]]:
         """Events as they were sent, by seq. Raises RequestError (`bad_cursor`)."""
-        with self.reading() as db:
+        with self.reading_aside() as db:
             return read_page(db, _EVENTS, lambda row: json.loads(row[0]), filters, limit, cursor, newest_first)
 
     def purge(self, before: float, batch: int = 500) -> int:

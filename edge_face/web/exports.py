@@ -33,6 +33,7 @@ class Exports:
     def __init__(self, thread: StoreThread) -> None:
         self._thread = thread
         self._slots = Slots(at_once=1, waiting=4)
+        self._pages = Slots(at_once=1, waiting=60)
 
     async def page_or_file(
         self,
@@ -52,7 +53,9 @@ class Exports:
         if kind != "json" and query.limit is None and query.cursor is None:
             return await self.file(name, each(listing, **filters), kind, columns)
         size = query.limit or DEFAULT_LIMIT
-        page = await self._thread.run(lambda: listing(**filters, limit=size, cursor=query.cursor))
+        async with self._pages.taken():
+            # Not on the store's thread, where events would wait for it.
+            page = await asyncio.to_thread(lambda: listing(**filters, limit=size, cursor=query.cursor))
         if kind == "json":
             body = {"items": page.items, "next_cursor": page.next_cursor}
             return reply(body | dict(await self._thread.run(beside, filters)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from edge_face.store import Store
 from edge_face.web import people, spec, stream, uploads
 from edge_face.zips import MAX_MEMBERS
+from tests.support import publishing
 from tests.support.api import SOI, Api, multipart, running, view
 
 
@@ -91,3 +94,36 @@ async def test_files_in_a_zip(api: Api) -> None:
 async def test_a_json_body(api: Api, method: str, path: str) -> None:
     status, body, _ = await api.ask(method, path, data=b" " * (spec.MAX_JSON_BYTES + 1))
     assert (status, body["error"]) == (413, "too_large")
+
+
+def a_long_history(store: Store, events: int = 20_000) -> None:
+    """So that whoever looks for what is not in it keeps the disk busy for a while."""
+    body = json.dumps(publishing.event("Katya").payload())
+    with store.writing() as db:
+        db.executemany(
+            "INSERT INTO events VALUES (?, ?, 'front', 'PASS', 'katya', 'Katya', ?, 'boot', 1.0, 1)",
+            ((seq, 1.7e9 + 300 * seq, body) for seq in range(1, events + 1)),
+        )
+        db.execute("UPDATE counters SET value = ? WHERE name = 'seq'", (events,))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/events?camera=nosuch",
+        "/api/v1/attendance?person=nosuch",
+        "/api/v1/attendance/days?limit=1000",
+        "/student_attendance?camera=nosuch",
+    ],
+)
+async def test_whoever_searches_long_lists_holds_up_no_event(api: Api, path: str) -> None:
+    """A PASS that waited for a dozen viewers' searches would be over before it is told."""
+    a_long_history(api.store)
+    asked = [asyncio.create_task(api.ask("GET", path, "viewer")) for _ in range(12)]
+    while not any(task.done() for task in asked):  # so that the others wait for their turn
+        await asyncio.sleep(0)
+    await api.thread.run(api.store.record, publishing.event("Katya"))
+    assert sum(task.done() and task.result()[0] == 200 for task in asked) < 5, "the event had to wait"
+    answers = [status for status, _, _ in await asyncio.gather(*asked)]
+    assert set(answers) <= {200, 429}
+    assert answers.count(200) >= 5

@@ -169,6 +169,7 @@ class Api:
     viewer_id: int
     health: Health
     cameras: PreparedCameras
+    thread: StoreThread
     wanted: list[bool] = field(default_factory=list)
     """What `on_viewers` was told."""
     in_view: list[InView] = field(default_factory=list)
@@ -239,8 +240,8 @@ async def running(
         )
         server = Server(config, services)
         api = Api(
-            *(server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), cameras, wanted),
-            in_view,
+            *(server, session, store, tokens, views, admin, viewer, viewer_id, Health("ok", "synced"), cameras, thread),
+            *(wanted, in_view),
         )
         try:
             await server.start()
