@@ -6,6 +6,8 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +18,7 @@ from aiohttp import web
 from edge_face.clock import Clock
 from edge_face.config import is_loopback
 from edge_face.errors import StoreError
-from edge_face.tokens import Role
+from edge_face.tokens import Role, digest
 from edge_face.web import sessions
 from edge_face.web.connections import network
 from edge_face.web.replies import Refusal
@@ -53,6 +55,7 @@ class Guard:
         self._clock = clock
         self._good: dict[bytes, tuple[Role, float]] = {}
         self._delays = Delays(clock)
+        self._logins = Logins(clock)
         self.tickets = Tickets(clock)
         self.sessions = Sessions(clock)
 
@@ -94,8 +97,11 @@ class Guard:
             raise Refusal(403, "forbidden", "This needs an admin token; yours is a viewer's.")
 
     async def log_in(self, token: str, request: web.Request) -> tuple[str, Role]:
-        """The id of a new session, and what it allows. Raises Refusal (401, 429) for a wrong token, after a delay."""
+        """The id of a new session, and what it allows. Raises Refusal: for a wrong token after a delay (401,
+        429), for one that logs in too often (429).
+        """
         role = await self._shown(token, request, _QUIET_CHALLENGE)
+        self._logins.count(token)
         return self.sessions.new(token), role
 
     async def still_valid(self, request: web.Request) -> bool:
@@ -134,6 +140,28 @@ class Guard:
         """A site whose name was made to point at 127.0.0.1 (DNS rebinding) gives itself away by that name."""
         if self._local_only and not all(_is_local(host) for host in request.headers.getall("Host", ())):
             raise Refusal(403, "foreign_host", "This server answers on this machine only, as localhost or 127.0.0.1.")
+
+
+class Logins:
+    """How often each token has logged in. A login is a row of the audit, written to the disk: a viewer who went on with
+    it would hold up events, and in the end push all else out of the audit.
+    """
+
+    MOST, SPAN_S = 20, 60.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at: dict[bytes, deque[float]] = {}
+
+    def count(self, token: str) -> None:
+        """One more of that token. Raises Refusal (429)."""
+        now = self._clock.monotonic()
+        self._at = {key: at for key, at in self._at.items() if now - at[-1] < self.SPAN_S}
+        at = self._at.setdefault(digest(token), deque(maxlen=self.MOST))
+        if len(at) == self.MOST and now - at[0] < self.SPAN_S:
+            retry = {"Retry-After": str(math.ceil(self.SPAN_S - (now - at[0])))}
+            raise Refusal(429, "too_many_logins", "This token has logged in too often; use the session.", retry)
+        at.append(now)
 
 
 class Delays:

@@ -48,6 +48,7 @@ _WORDS: Mapping[str, str] = {
     "unauthorized": "This token is not valid.",
     "missing_field": "Enter a token.",
     "too_many_attempts": "Too many wrong tokens came from this address. Wait a moment, then try again.",
+    "too_many_logins": "This token has logged in too often. Wait a moment, then try again.",
     "storage_unavailable": "The database cannot be used at present. Try again later.",
 }
 _OTHER = "That did not work. Try again."

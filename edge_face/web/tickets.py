@@ -14,7 +14,8 @@ from edge_face.web.services import TOKEN, Route
 from edge_face.web.spec import Spec
 
 LIFE_S = 60.0
-MOST = 1000
+MOST = 100
+"""Of one token; the oldest gives way. So nobody can end the tickets of another token."""
 PREFIX = "et_"
 
 _NEW = Spec("A ticket for `?token=` of a stream", schema.Ticket, 201)
@@ -36,11 +37,10 @@ class Tickets:
     def new(self, token: str) -> str:
         """A ticket that stands for `token`: it ends with it, too."""
         now = self._clock.monotonic()
-        while self._tickets:
-            oldest = next(iter(self._tickets))
-            if len(self._tickets) < MOST and now < self._tickets[oldest][1]:
-                break
-            del self._tickets[oldest]
+        self._tickets = {key: made for key, made in self._tickets.items() if now < made[1]}
+        own = [key for key, made in self._tickets.items() if made[0] == token]
+        if len(own) >= MOST:
+            del self._tickets[own[0]]
         ticket = PREFIX + secrets.token_urlsafe(24)
         self._tickets[digest(ticket)] = token, now + LIFE_S
         return ticket

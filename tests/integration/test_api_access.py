@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edge_face.web.auth import CACHE_S, Delays
+from edge_face.web.auth import CACHE_S, Delays, Logins
 from edge_face.web.sessions import COOKIE
 from tests.support.api import Api, running
 
@@ -159,6 +159,7 @@ async def session_of(api: Api, token: str) -> dict[str, str]:
 async def test_every_route_of_the_document_opens_to_whom_it_should(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """By all ways to show who one is, and with origins and hosts of others. A new route is walked, too."""
     monkeypatch.setattr(Delays, "LONGEST_S", 0.001)
+    monkeypatch.setattr(Logins, "MOST", 1000)  # it logs in for each route anew
     revoked_id, revoked = api.tokens.new("admin")
     revoked_session = await session_of(api, revoked)
     assert (await api.ask("GET", "/faces", revoked))[0] == 200

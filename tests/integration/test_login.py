@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from edge_face.web import stream
-from edge_face.web.auth import CACHE_S, Delays
+from edge_face.web.auth import CACHE_S, Delays, Logins
 from edge_face.web.login import HOME
 from edge_face.web.sessions import COOKIE
 from tests.support.api import Api, multipart, running
@@ -133,6 +133,18 @@ async def test_wrong_logins_wait_like_other_wrong_tokens_and_right_ones_do_not(a
     assert time.monotonic() - started < 0.45
     await asyncio.gather(*guesses)
     assert time.monotonic() - started >= 2.0  # 0.5, 1 and 2 s
+
+
+async def test_a_token_that_logs_in_again_and_again_fills_no_audit(api: Api) -> None:
+    """Each login is written to the disk: events would wait, and all else would be pushed out of the audit."""
+    answers = [await post(api, json={"token": api.viewer}) for _ in range(Logins.MOST + 3)]
+    assert [status for status, _, _ in answers] == [200] * Logins.MOST + [429] * 3
+    assert answers[-1][1]["error"] == "too_many_logins"
+    assert 0 < int(answers[-1][2].headers["Retry-After"]) <= Logins.SPAN_S
+    assert sum(row["what"] == "login" for row in api.store.audit_rows()) == Logins.MOST
+    assert (await post(api, json={"token": api.admin}))[0] == 200, "another one's logins are another matter"
+    _, _, answer = await post(api, BROWSER, data={"token": api.viewer})
+    assert "logged in too often" in (await api.ask("GET", answer.headers["Location"], None))[1].decode()
 
 
 async def test_logins_are_logged_without_the_token(

@@ -106,7 +106,14 @@ def test_a_ticket_lives_for_a_minute() -> None:
     assert tickets.token(ticket) is None
 
 
-def test_the_oldest_tickets_give_way() -> None:
-    tickets = Tickets(HandClock())
-    made = [tickets.new(f"token {number}") for number in range(MOST + 1)]
-    assert [tickets.token(made[number]) for number in (0, 1, MOST)] == [None, "token 1", f"token {MOST}"]
+def test_the_oldest_tickets_of_a_token_give_way_and_others_stay() -> None:
+    """Whoever has a viewer's token ends nobody else's streams."""
+    clock = HandClock()
+    tickets = Tickets(clock)
+    other = tickets.new("other")
+    made = [tickets.new("token") for _ in range(MOST + 1)]
+    assert [tickets.token(made[number]) for number in (0, 1, MOST)] == [None, "token", "token"]
+    assert tickets.token(other) == "other"
+    clock.now += 60
+    tickets.new("token")
+    assert len(tickets._tickets) == 1, "those that are over are forgotten"
