@@ -21,6 +21,7 @@ from edge_face.errors import StoreError
 from edge_face.tokens import Role, digest
 from edge_face.web import sessions
 from edge_face.web.connections import network
+from edge_face.web.forms import CHECK
 from edge_face.web.replies import Refusal
 from edge_face.web.services import TOKEN, RoleOf, Route
 from edge_face.web.sessions import Sessions
@@ -95,6 +96,7 @@ class Guard:
                 raise _foreign_origin()
         if route is not None and route.role == "admin" and role != "admin":
             raise Refusal(403, "forbidden", "This needs an admin token; yours is a viewer's.")
+        request[CHECK] = lambda: self._check(request)
 
     async def log_in(self, token: str, request: web.Request) -> tuple[str, Role]:
         """The id of a new session, and what it allows. Raises Refusal: for a wrong token after a delay (401,
@@ -103,6 +105,11 @@ class Guard:
         role = await self._shown(token, request, _QUIET_CHALLENGE)
         self._logins.count(token)
         return self.sessions.new(token), role
+
+    async def _check(self, request: web.Request) -> None:
+        """Raises Refusal where its token is not good any more."""
+        if not await self.still_valid(request):
+            raise Refusal(401, "unauthorized", "The token was revoked meanwhile.", _QUIET_CHALLENGE)
 
     async def still_valid(self, request: web.Request) -> bool:
         """Whether the token or session that opened a stream is still good. In doubt, as the store is busy, it is."""

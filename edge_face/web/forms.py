@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -37,6 +37,18 @@ ZIP_BODY_S = 600.0
 _OVERHEAD = 256 * 1024
 """Boundaries, part headers and short fields on top of the files."""
 _CHUNK = 256 * 1024
+
+
+CHECK: web.RequestKey[Callable[[], Awaitable[None]]] = web.RequestKey("check")
+"""Of a request that was let in: asks again whether it may be here."""
+
+
+async def check_again(request: web.Request) -> None:
+    """Before what a request asks for is done: its body, or the work on it, may have taken minutes. Raises Refusal (401)
+    where its token was revoked meanwhile.
+    """
+    if (check := request.get(CHECK)) is not None:
+        await check()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -126,7 +138,7 @@ async def read_form(request: web.Request, files: FileField | None = None, into: 
 
     `into`: where the bytes of the one file go, instead of into its `data`.
 
-    Raises RequestError (malformed, a field that is missing or there twice), Refusal (408, 413, 415).
+    Raises RequestError (malformed, a field that is missing or there twice), Refusal (401, 408, 413, 415).
     """
     limit = _OVERHEAD + (files.max_total if files else 0)
     if request.content_length is not None and request.content_length > limit:
@@ -146,6 +158,7 @@ async def read_form(request: web.Request, files: FileField | None = None, into: 
         raise RequestError("The form is malformed.", "malformed_form") from None
     if files and not form.files:
         raise RequestError(f"The field {files.names[0]} is missing.", "missing_field")
+    await check_again(request)
     return form
 
 

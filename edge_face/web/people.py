@@ -19,7 +19,7 @@ from edge_face.queries import parse_time
 from edge_face.store import Changes
 from edge_face.web import schema
 from edge_face.web.exports import Exports
-from edge_face.web.forms import IMAGE, IMAGES, ZIP, Slots, memory_file, read_form
+from edge_face.web.forms import IMAGE, IMAGES, ZIP, Slots, check_again, memory_file, read_form
 from edge_face.web.replies import reply
 from edge_face.web.services import Route
 from edge_face.web.spec import JSON, Spec, body_of, query_of, texts_of
@@ -90,12 +90,13 @@ class PhotoWork:
         async with self._zip_slots.taken(), memory_file() as file:
             form = await read_form(request, ZIP, file)
             force = texts_of(form.texts, schema.ForceForm).force
-            return [report async for report in self._reports(file, force=force)]
+            return [report async for report in self._reports(request, file, force=force)]
 
-    async def _reports(self, file: BinaryIO, *, force: bool) -> AsyncIterator[FileReport]:
+    async def _reports(self, request: web.Request, file: BinaryIO, *, force: bool) -> AsyncIterator[FileReport]:
         # Unpacked on a thread, since a photo takes long enough to hold up a decision.
         members = iter(await asyncio.to_thread(zips.Archive, file))
         while (member := await asyncio.to_thread(next, members, None)) is not None:
+            await check_again(request)
             async for report in self.people.enrol_members([member], force=force):
                 yield report
 

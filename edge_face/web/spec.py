@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from edge_face.errors import RequestError
-from edge_face.web.forms import BODY_S, FileField, Receiving
+from edge_face.web.forms import BODY_S, FileField, Receiving, check_again
 
 T = TypeVar("T", bound=Struct)
 
@@ -75,7 +75,7 @@ def _converted(values: Mapping[str, Any], kind: type[T], where: tuple[str, str],
 
 
 async def object_of(request: web.Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The JSON object of a body. Raises RequestError, Refusal (408), and aiohttp's error for one that is too large."""
+    """The JSON object of a body. Raises RequestError, Refusal (401, 408), and aiohttp's error for too large a one."""
     data = bytearray()
     async with Receiving(BODY_S) as body:
         async for chunk in request.content.iter_chunked(limit):
@@ -83,6 +83,7 @@ async def object_of(request: web.Request, limit: int = MAX_JSON_BYTES) -> dict[s
             data += chunk
             if len(data) > limit:
                 raise web.HTTPRequestEntityTooLarge(limit, len(data))
+    await check_again(request)
     try:
         return msgspec.json.decode(bytes(data), type=dict[str, Any])
     except msgspec.ValidationError as error:
