@@ -17,6 +17,7 @@ from pathlib import Path
 from edge_face import audit, backup
 from edge_face.backups import Backups, erase
 from edge_face.database import DAMAGED, Database
+from edge_face.erasure import id_digest
 from edge_face.errors import BackupError, StoreError, TemplateKeyError
 from edge_face.events import utc
 from edge_face.folders import sync_folder
@@ -143,7 +144,7 @@ def _go_on(db: sqlite3.Connection, database: Path, header: backup.Header, now: f
 
 
 def _take_over(db: sqlite3.Connection, database: Path) -> int | None:
-    """The audit since then, and row numbers, from the present database; the last event's number.
+    """The audit since then, row numbers and people's ids, from the present database; the last event's number.
 
     None where it cannot be read, or is another gate's.
     """
@@ -155,6 +156,10 @@ def _take_over(db: sqlite3.Connection, database: Path) -> int | None:
                 return None
             for name, number in old.execute("SELECT name, seq FROM sqlite_sequence"):
                 db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, name))
+            known = {id for (id,) in db.execute("SELECT id FROM people")}
+            given = old.execute("SELECT id FROM retired_ids").fetchall()
+            given += [(id_digest(id),) for (id,) in old.execute("SELECT id FROM people") if id not in known]
+            db.executemany("INSERT OR IGNORE INTO retired_ids VALUES (?)", given)
             return int(old.execute("SELECT value FROM counters WHERE name = 'seq'").fetchone()[0])
     except sqlite3.Error as error:
         _log.warning("the present database tells nothing any more: %s", error)

@@ -198,6 +198,21 @@ def test_numbers_go_on_nothing_is_sent_again_and_the_audit_is_whole(
     assert after.add_faces("New", []).id == "new"
 
 
+def test_ids_of_people_since_are_given_to_nobody_else(
+    path: Path, store: Store, file: Path, again: list[Store], clock: HandClock
+) -> None:
+    """Other systems know them by these, and may open for them."""
+    store.add_faces("Mia", [face(0.3)])
+    store.remove("mia")
+    store.add_faces("Zoe", [face(0.4)])
+    store.close()
+    restore(file, path, NOW)
+    again.append(Store(path, clock))
+    assert [again[0].add_faces(name, []).id for name in ("Mia", "Zoe", "Ada")] == ["mia-2", "zoe-2", "ada"]
+    assert {person.id for person in again[0].people().items} == {"katya", "zero", "mia-2", "zoe-2", "ada"}
+    assert again[0].bar(publishing.event("Katya")) is None
+
+
 def test_on_another_card_numbers_that_may_have_been_given_are_left_out(
     tmp_path: Path, file: Path, clock: HandClock, again: list[Store]
 ) -> None:
