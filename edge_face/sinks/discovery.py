@@ -28,6 +28,8 @@ _EVENT = (
 # whatever waits for it. Only of whom was let in, for the same reason. A state has at most 255 characters.
 _LAST_PERSON = "{{ value_json.name[:255] if value_json.status == 'PASS' else this.state }}"
 _PLATFORMS = frozenset({"event", "binary_sensor", "sensor", "switch", "image"})
+_LONGEST = 1024 * 1024
+"""Bytes; a message for a hundred cameras has 300,000. A longer one is not ours, and would hold up decisions."""
 
 
 def device(topics: Topics, node: str, cameras: Sequence[str], *, snapshots: bool, temperature: bool) -> dict[str, Any]:
@@ -187,9 +189,12 @@ class Discovery:
 
 def _parts(earlier: bytes, *, without: Mapping[str, Any]) -> dict[str, Any]:
     """How each entity of that message that is not in the new one is removed: by naming its platform alone."""
+    if len(earlier) > _LONGEST:
+        return {}
     try:
         parts = json.loads(earlier)["cmps"]
-        found = {key: part["p"] for key, part in parts.items() if key not in without}
+        # Ours are ASCII; of others, say half a surrogate pair, no message could be made.
+        found = {key: part["p"] for key, part in parts.items() if key not in without and key.isascii()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # anybody may have written it
         return {}
     return {key: {"p": name} for key, name in found.items() if isinstance(name, str) and name in _PLATFORMS}

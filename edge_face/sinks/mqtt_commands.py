@@ -46,6 +46,7 @@ class Commands:
     def take(self, message: aiomqtt.Message) -> None:
         topic = str(message.topic)
         place, _, command = topic.removeprefix(f"{self._base}/").rpartition("/")
+        topic = repr(topic)[1:-1]  # for the log: some brokers let line ends pass
         if message.retain:
             _log.warning("the retained command on %s is ignored: it may be from any time", topic)
             return

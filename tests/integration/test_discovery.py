@@ -150,6 +150,29 @@ class TestDiscovery:
                     assert set(order[2:]) == {f"{BASE}/front/{leaf}" for leaf in ("camera", "paused", "presence")}
             assert parts(await kept(broker, CONFIG))["front_event"]["state_topic"] == f"{BASE}/front/event"
 
+    @pytest.mark.parametrize(
+        "left",
+        [
+            b'{"cmps": {"\\ud800": {"p": "sensor"}}}',
+            b'{"cmps": {"' + "Кухня".encode() + b'": {"p": "sensor"}}}',
+            b"[" * 100_000,
+            json.dumps({"cmps": {f"x{number}": {"p": "sensor"} for number in range(100_000)}}).encode(),
+            b"\xff\xfe",
+        ],
+        ids=["half a character", "no ASCII", "nested", "large", "no text"],
+    )
+    async def test_whatever_somebody_left_there_it_goes_on(self, broker: Broker, tmp_path: Path, left: bytes) -> None:
+        """It would end the daemon, at each start anew."""
+        async with gate(tmp_path, broker.options()):
+            ours = set(parts(await kept(broker, CONFIG)))
+        async with aiomqtt.Client("127.0.0.1", broker.port) as somebody:
+            await somebody.publish(CONFIG, left, qos=1, retain=True)
+        async with watching(broker, f"{BASE}/front/+") as watcher, gate(tmp_path, broker.options()) as (_, publisher):
+            await asyncio.sleep(0.3)
+            await publisher.publish(event("Katya"), deadline())
+            await until(watcher.events)
+            assert set(parts(await kept(broker, CONFIG))) == ours
+
     async def test_switched_off_it_is_taken_back_and_otherwise_nothing_is_said(
         self, broker: Broker, tmp_path: Path
     ) -> None:

@@ -7,7 +7,9 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_face.sinks.mqtt_commands import Commands
 from edge_face.sinks.mqtt_link import in_words
+from edge_face.sinks.mqtt_messages import Topics
 
 
 def code(number: int) -> aiomqtt.MqttCodeError:
@@ -29,3 +31,12 @@ def code(number: int) -> aiomqtt.MqttCodeError:
 )
 def test_words(error: BaseException | None, words: str) -> None:
     assert in_words("broker b:1", error) == words
+
+
+def test_a_topic_makes_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Mosquitto lets no line end pass; other brokers may."""
+    commands = Commands(Topics("gate-1"), ("front",), lambda *_: None, lambda *_: None, lambda _by: None)
+    for retain in (False, True):
+        commands.take(aiomqtt.Message("edge-face/gate-1/x\nWARNING\x1b[2J/cmd/pause", b"ON", 0, retain, 1, None))
+    assert len(caplog.messages) == 2
+    assert all(message.isprintable() for message in caplog.messages), caplog.messages
