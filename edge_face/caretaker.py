@@ -69,6 +69,7 @@ class Caretaker:
         self._scrub_at = clock.monotonic()
         self._backup_at = clock.monotonic() + SETTLE_S
         self._error = ""
+        self._unusable = ""
         self._count = 0
         self._latest: float | None = None
         self.restored = restored
@@ -76,7 +77,8 @@ class Caretaker:
 
     async def run(self) -> None:
         if self._backups:
-            self._backup_at += await asyncio.to_thread(self._early, self._backups)
+            with contextlib.suppress(OSError):  # told below
+                self._backup_at += await asyncio.to_thread(self._early, self._backups)
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
@@ -90,7 +92,13 @@ class Caretaker:
             _log.info("the audit's head is %s", self._head)
             self._head_told_at = now
         if self._backups:
-            await self._keep(self._backups, now)
+            try:
+                await self._keep(self._backups, now)
+                self._unusable = ""
+            except OSError as error:  # a stick that was pulled out, a share that is away: no matter of the gate
+                if not self._unusable:
+                    _log.error("the backups: %s cannot be used: %s", self._folder, error.strerror)
+                self._unusable = f"{self._folder} cannot be used: {error.strerror}"
 
     async def _keep(self, backups: Backups, now: float) -> None:
         if now >= self._scrub_at and (size := await asyncio.to_thread(self._store.ledger.size)) != self._scrubbed:
@@ -114,7 +122,7 @@ class Caretaker:
             "backups": {
                 "count": self._count,
                 "latest": None if self._latest is None else utc(self._latest),
-                "error": self._error,
+                "error": self._unusable or self._error,
             },
         }
 

@@ -73,7 +73,11 @@ def recover(database: Path, folder: Path | None, now: float, vault: Vault = NO_V
 
     Raises StoreError where it is damaged and there is no good backup. The caller holds `lock_for_daemon`.
     """
-    files = Backups(database, folder).files() if folder else []
+    try:
+        files = Backups(database, folder).files() if folder else []
+    except OSError as error:
+        _log.error("the backups: %s cannot be used: %s", folder, error.strerror)
+        files = []
     damage = _damage(database, expected=bool(files))
     if not damage:
         return None

@@ -122,6 +122,21 @@ def test_a_damaged_database_is_replaced_and_that_is_said_loudly(tmp_path: Path) 
     assert names(config) == ["Zero"]
 
 
+async def test_a_folder_of_backups_that_fails_ends_no_daemon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stick that was pulled out, a share that is away: the gate starts and works, and the status says it."""
+    folder = tmp_path / ("x" * 300)  # the kernel answers with an error that is not "there is no such folder"
+    config = settings.Config(storage=settings.Storage(path=str(tmp_path / "edge-face.db"), backups=str(folder)))
+    with ExitStack() as locks:
+        store, caretaker = open_store(config, SystemClock(), locks)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await caretaker.run()
+        assert "cannot be used: File name too long" in caretaker.payload()["backups"]["error"]
+        assert caplog.text.count("cannot be used") == 2, "once at the start, once while it runs"
+        store.close()
+
+
 async def test_backups_are_made_daily_and_not_by_a_box_that_restarts_all_the_time(tmp_path: Path) -> None:
     clock = HandClock(date=time.time())
     config = settings.Config(storage=settings.Storage(path=str(tmp_path / "x.db")))
