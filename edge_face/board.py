@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,10 @@ def _family(pid: int) -> list[int]:
 
 
 def _children_of(pid: int) -> list[int]:
+    """None of a process that has ended, be it while this looks: what is a folder may be none a moment later."""
     found: list[int] = []
-    for task in (_PROC / str(pid) / "task").glob("*"):
-        try:
-            found += map(int, (task / "children").read_text(encoding="ascii").split())
-        except OSError:
-            continue
+    with suppress(OSError):
+        for task in (_PROC / str(pid) / "task").iterdir():
+            with suppress(OSError):
+                found += map(int, (task / "children").read_text(encoding="ascii").split())
     return found

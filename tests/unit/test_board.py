@@ -88,3 +88,28 @@ def test_the_processors_time_of_processes() -> None:
     while time.process_time() - begin < 0.2:
         pass
     assert cpu_s([os.getpid(), 2**22 - 1]) - before == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_children() -> None:
+    """A camera's program that fails again and again does so at any moment; it ended the daemon."""
+    looking = """
+import os, sys, time
+from edge_face.board import cpu_s, memory_of, _children_of
+for _ in range(300):
+    dying = os.fork() or os._exit(0)
+    looker = os.fork()
+    if not looker:
+        try:
+            end = time.monotonic() + 0.003
+            while time.monotonic() < end:
+                _children_of(dying)
+            memory_of([dying]), cpu_s([dying])
+        except BaseException as error:
+            print(repr(error), flush=True)
+        os._exit(0)
+    time.sleep(0.001)
+    os.waitpid(dying, 0)
+    os.waitpid(looker, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == ""
