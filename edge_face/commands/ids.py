@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from edge_face import config, idlists
+from edge_face.commands.output import shown
 from edge_face.commands.session import open_store
 from edge_face.errors import ConflictError, NotFoundError, RequestError
 from edge_face.events import Person
@@ -26,7 +27,8 @@ def import_ids(args: argparse.Namespace) -> int:
                 person = _give(store, row, given)
             except (RequestError, NotFoundError, ConflictError) as error:
                 refused += 1
-                print(f"refused row {row.number} ({row.name or 'no name'}): {error.message}", file=sys.stderr)
+                said = f"refused row {row.number} ({row.name or 'no name'}): {error.message}"
+                print(shown(said), file=sys.stderr)
             else:
                 print(f"row {row.number}: {person.name} has the id {person.external_id}")
     finally:

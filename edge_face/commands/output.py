@@ -30,6 +30,11 @@ def write(args: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: 
             export.write(rows, args.format, file, columns)
 
 
+def shown(text: str) -> str:
+    """For the terminal: what comes from a file may hold control sequences, or bytes that are no text."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
 def show_bar(done: int, total: int, what: str = "") -> None:
     """On a terminal only."""
     if sys.stderr.isatty():

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_face import config, dossier, zips
 from edge_face.backups import Backups
-from edge_face.commands.output import clear_bar, show_bar
+from edge_face.commands.output import clear_bar, show_bar, shown
 from edge_face.commands.session import open_people, open_store
 from edge_face.errors import EdgeFaceError, ImageError, NotFoundError, RequestError
 from edge_face.events import Person
@@ -57,7 +57,7 @@ async def _enroll_many(configured: Config, files: zips.Archive | _Folder, *, for
             if report.error:
                 refused += 1
                 clear_bar()
-                print(f"refused {_shown(report.file)}: {_shown(report.message)}", file=sys.stderr)
+                print(f"refused {shown(report.file)}: {shown(report.message)}", file=sys.stderr)
             show_bar(done, len(files))
     clear_bar()
     print(f"enrolled {_count(done - refused, 'photo')}, refused {refused}")
@@ -119,11 +119,6 @@ def _photo_of(path: Path) -> bytes:
         return _photo(path)
     except ImageError as error:
         raise ImageError(f"{path}: {error.message}", error.code) from None
-
-
-def _shown(text: str) -> str:
-    """For the terminal: a file's name may hold control sequences, or bytes that are no text."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def people(args: argparse.Namespace) -> int:
@@ -203,7 +198,7 @@ def _print_error(file: str, error: EdgeFaceError, *, as_json: bool) -> None:
     if as_json:
         _print_json({"file": file, "error": error.code, "message": error.message})
     else:
-        print(f"{_shown(file)}: {error.message}", file=sys.stderr)
+        print(f"{shown(file)}: {error.message}", file=sys.stderr)
 
 
 def _print_still(file: str, still: Still, *, as_json: bool) -> None:
@@ -214,9 +209,9 @@ def _print_still(file: str, still: Still, *, as_json: bool) -> None:
         distance = "" if face.match.distance is None else f", distance {face.match.distance:.2f}"
         who = face.person.name if face.person else face.reason
         who += f" ({face.reason})" if face.person and face.status == "REJECT" else ""
-        print(f"{_shown(file)}: {face.status} {who}{distance}, box {face.face.box.as_list()}")
+        print(f"{shown(file)}: {face.status} {who}{distance}, box {face.face.box.as_list()}")
     if not still.faces:
-        print(f"{_shown(file)}: no face")
+        print(f"{shown(file)}: no face")
 
 
 def _print_json(body: dict[str, Any]) -> None:

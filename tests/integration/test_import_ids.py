@@ -114,3 +114,12 @@ def test_each_row_is_reported_and_a_bad_one_stops_no_other(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert store.person("Katya").external_id == "K-9"  # type: ignore[union-attr]
     store.close()
+
+
+def test_what_a_list_holds_commands_no_terminal(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {})
+    path = csv_file(tmp_path / "ids.csv", "Name,ID\nMallory\x1b]0;owned\x07\x1b[2J,1\n")
+    done = edge_face("import-ids", path, config=config)
+    assert done.returncode == 1
+    assert "Mallory" in done.stderr
+    assert all(line.isprintable() for line in (done.stdout + done.stderr).splitlines()), repr(done.stderr)
