@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from edge_face.erasure import id_digest
 from edge_face.events import Person, utc
 from edge_face.outbox import EventStore
 from edge_face.pages import Filters, Page, Table, read_page
@@ -20,14 +21,14 @@ class AttendanceStore(EventStore):
     """The attendance rows beside the events."""
 
     def mark_attendance(self, person: Person, *, clock_synced: bool) -> None:
-        """A row for somebody who was identified in an uploaded picture just now."""
+        """A row for somebody who was identified in an uploaded picture just now; none for who was erased since."""
         with self.writing() as db:
             db.execute(
                 "INSERT INTO attendance (timestamp, source, person_id, name, external_id, boot_id, noted, clock_synced)"
-                " VALUES (?, 'upload', ?, ?, ?, ?, ?, ?)",
+                " SELECT ?, 'upload', ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM retired_ids WHERE id = ?)",
                 (
                     *(self._clock.wall(), person.id, person.name, person.external_id),
-                    *(self._boot, self._clock.monotonic(), clock_synced),
+                    *(self._boot, self._clock.monotonic(), clock_synced, id_digest(person.id)),
                 ),
             )
 

@@ -114,3 +114,10 @@ def test_an_older_database_has_its_rows_after_the_update(tmp_path: Path, clock: 
     store = Store(path, clock)
     assert [(row["seq"], row["external_id"]) for row in store.attendance().items] == [(1, "7")]
     store.close()
+
+
+def test_whoever_was_erased_while_the_picture_was_read_leaves_no_row(store: Store) -> None:
+    person = store.add_faces("Katya", [])
+    store.remove("Katya")
+    store.mark_attendance(person, clock_synced=True)
+    assert rows(store) == []
