@@ -28,6 +28,7 @@ class StoreRoster:
         self._on_change = on_change
         self._revision = -1
         self._refreshing = asyncio.Lock()
+        self._listing = asyncio.Lock()
         self.current = Gallery.empty()
 
     async def gallery(self) -> Gallery:
@@ -62,7 +63,8 @@ class StoreRoster:
             await asyncio.sleep(POLL_S)
 
     async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]:
-        return await self._thread.run(self._store.people, query, limit, cursor)
+        async with self._listing:  # not on the store's thread, where events would wait for it
+            return await asyncio.to_thread(self._store.people, query, limit, cursor)
 
     async def add_faces(
         self, name: str, encodings: Sequence[Encoding], external_id: str | None, thumbnails: Sequence[bytes | None] = ()

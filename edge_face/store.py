@@ -72,7 +72,7 @@ class Store(FaceStore):
             "query": key_text(query or "").casefold(),
             "rows": rows_for(limit),
         }
-        with self.reading() as db:
+        with self.reading_aside() as db:
             columns = PEOPLE.replace(" FROM people", ", number FROM people")
             rows = db.execute(f"{columns} WHERE {wanted} ORDER BY number LIMIT :rows", values).fetchall()
         return page_of([(row[:-1], row[-1]) for row in rows], limit, "p", person_of)
