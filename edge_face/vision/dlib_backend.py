@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import dlib
@@ -21,26 +22,47 @@ _WINDOW_PX = 73
 """Width of the boxes that its 80-pixel window reports in the picture itself; in each smaller copy STEP times that."""
 
 
+_ALL_LEVELS, _ONE_LEVEL = b"\x01\x50\x01\x50\x02\xe8\x03", b"\x01\x50\x01\x50\x01\x01"
+"""In the detector as dlib saves it (scan_fhog_pyramid.h, serialize): its window of 80x80, then how many copies of a
+picture it searches at most, 1000 or 1."""
+
+
+def hog_model(_library: bytes = b"", _name: str = "") -> bytes:
+    """dlib's frontal face detector as it saves it. It takes dlib 200 times as long to unpack its own as to load this."""
+    model: bytes = dlib.get_frontal_face_detector().__getstate__()[0]
+    return model
+
+
 class HogDetector:
     name = "hog"
     smallest_px = 72  # its window reports 73; measured: found at every offset from 60 pixels up
 
-    def __init__(self) -> None:
-        self._detector = dlib.get_frontal_face_detector()
+    def __init__(self, model: bytes | None = None) -> None:
+        """`model`: what `hog_model` returned."""
+        model = hog_model() if model is None else model
+        self._detector = _loaded(model)
+        self._one_level = _loaded(model.replace(_ALL_LEVELS, _ONE_LEVEL, 1))
 
     def detect(self, image: RgbImage, min_face: float = 0, max_face: float = 0) -> list[Detection]:  # noqa: ARG002  # dlib searches all sizes
-        return self.detect_large(image, 0)
+        return self._search(image, 0)
 
-    def detect_large(self, image: RgbImage, narrowest: float) -> list[Detection]:
-        """Without the fine copies of the picture, which cost the most.
+    def detect_large_first(self, image: RgbImage, narrowest: float) -> Iterator[tuple[list[Detection], int]]:
+        """Each copy of the picture is made as dlib makes it, so it has the very pixels, scores and boxes."""
+        copies = [image]
+        while _widest(len(copies) - 1) < narrowest:
+            height, width = copies[-1].shape[:2]
+            copies.append(dlib.resize_image(copies[-1], height * 5 // 6, width * 5 // 6))
+        level = len(copies) - 1
+        found = self._search(copies[level], level)
+        yield found, _widest(level - 1)
+        for level in reversed(range(level)):
+            # Where the finer copy alone shows nothing, it changes nothing. Else dlib chooses among the faces of all.
+            if len(self._one_level.run(copies[level], 0, _MIN_CONFIDENCE)[0]):
+                found = self._search(copies[level], level)
+            yield found, _widest(level - 1)
 
-        The others are made as dlib makes them, so they have the very pixels, scores and boxes.
-        """
-        left_out = 0
-        while _WINDOW_PX * STEP**left_out + 1 < narrowest:
-            left_out += 1
-            height, width = image.shape[:2]
-            image = dlib.resize_image(image, height * 5 // 6, width * 5 // 6)
+    def _search(self, image: RgbImage, left_out: int) -> list[Detection]:
+        """In a copy that was made smaller so many times, and in all smaller ones; boxes in the picture's pixels."""
         boxes, scores, _ = self._detector.run(image, 0, _MIN_CONFIDENCE)
         return [Detection(_lifted(box, left_out), score) for box, score in zip(boxes, scores, strict=True)]
 
@@ -80,6 +102,17 @@ class DlibEncoder:
         return np.asarray(encodings, dtype=np.float32).reshape(-1, 128)
 
 
+def _loaded(model: bytes) -> dlib.fhog_object_detector:
+    detector = dlib.fhog_object_detector.__new__(dlib.fhog_object_detector)
+    detector.__setstate__((model,))
+    return detector
+
+
+def _widest(level: int) -> int:
+    """Pixels: no wider are the boxes that are found in a copy that was made smaller so many times. -1: in none, 0."""
+    return math.floor((_WINDOW_PX - 1) * STEP**level) + 2 if level >= 0 else 0
+
+
 def _lifted(rectangle: dlib.rectangle, steps: int) -> Box:
     """A box that was found in a picture made smaller `steps` times, as dlib reports it in the whole picture.
 
@@ -88,7 +121,8 @@ def _lifted(rectangle: dlib.rectangle, steps: int) -> Box:
     """
     if not steps:
         return _box(rectangle)
-    level = round(math.log(rectangle.width() / _WINDOW_PX, STEP))
+    # Of a face that hangs over the left or upper edge, dlib makes that side longer.
+    level = round(math.log(min(rectangle.width(), rectangle.height()) / _WINDOW_PX, STEP))
     edges = []
     for edge in (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom()):
         place = float(edge)

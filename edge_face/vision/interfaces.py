@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -37,10 +38,12 @@ class Detector(Protocol):
 class LargeFirst(Protocol):
     """A Detector that finds large faces alone sooner, and in exactly the same places."""
 
-    def detect_large(self, image: RgbImage, narrowest: float) -> list[Detection]:
-        """Of those that `detect` finds, all whose boxes are at least `narrowest` pixels wide.
+    def detect_large_first(self, image: RgbImage, narrowest: float) -> Iterator[tuple[list[Detection], int]]:
+        """Of those that `detect` finds, the large ones; then the smaller ones too, step by step, until there is no more.
 
-        Boxes little wider than that may be of smaller faces, whose better boxes are not searched for.
+        With each step comes how wide (pixels) the boxes of later ones are at most; 0: there are no later ones. In the
+        first step that is less than `narrowest`. Boxes little wider than that may be of smaller faces, whose better
+        boxes come later.
         """
 
 

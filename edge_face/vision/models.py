@@ -135,12 +135,10 @@ def _detector(backend: str, engine: settings.Engine) -> Detector:
 
     With `auto` a YuNet that cannot be used is logged and HOG taken. Raises ModelError, or whatever a backend does.
     """
-    from edge_face.vision.dlib_backend import HogDetector
-
     kinds: dict[str, Callable[[], Detector]] = {
         "yunet": lambda: _yunet(engine),
         "cnn": lambda: _cnn(backend, engine),
-        "hog": HogDetector,
+        "hog": _hog,
     }
     if engine.detector != "auto":
         return kinds[engine.detector]()
@@ -150,6 +148,14 @@ def _detector(backend: str, engine: settings.Engine) -> Detector:
         except ModelError as error:
             _log.error("the detector yunet is refused and another one taken: %s", error.message)
     return kinds["hog"]()
+
+
+def _hog() -> Detector:
+    import _dlib_pybind11
+
+    from edge_face.vision.dlib_backend import HogDetector, hog_model
+
+    return HogDetector(model_cache().get(Path(_dlib_pybind11.__file__), hog_model))
 
 
 def _yunet(engine: settings.Engine) -> Detector:

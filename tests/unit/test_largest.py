@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import dlib
 import numpy as np
 import pytest
 
 from edge_face.engine import Engine
 from edge_face.images import RgbImage
-from edge_face.vision.dlib_backend import HogDetector
+from edge_face.vision.cache import ModelCache
+from edge_face.vision.dlib_backend import HogDetector, hog_model
 from tests.support.photos import astronaut, hopper, side_by_side
 
 HALF = 0.5
@@ -66,14 +68,49 @@ def test_so_it_is_in_photos_of_many_people(data: Path, engine: Engine) -> None:
         assert not first or np.array_equal(first[0].encoding, alone[0].encoding), photo
 
 
-def test_hog_leaves_out_fine_copies_and_finds_the_same_in_the_others() -> None:
+def test_hog_finds_the_same_from_coarse_to_fine() -> None:
     hog, image = HogDetector(), rgb(hopper(), 2)
     everything = hog.detect(image)
-    took = []
     for narrowest in (0, 150, 300):
+        steps = list(hog.detect_large_first(image, narrowest))
+        assert steps[0][1] < max(narrowest, 1)
+        assert [left for _, left in steps] == sorted({left for _, left in steps}, reverse=True)
+        assert steps[-1] == (everything, 0)
+        for found, left in steps:
+            assert found == [each for each in everything if each.box.width > left]
+            assert found
+
+
+def test_the_first_look_costs_a_fraction() -> None:
+    hog, image = HogDetector(), rgb(hopper(), 2)
+
+    def took_s(narrowest: float) -> float:
         begin = time.thread_time()
-        found = hog.detect_large(image, narrowest)
-        took.append(time.thread_time() - begin)
-        assert found == [each for each in everything if each.box.width >= narrowest]
-        assert found
-    assert took[2] < 0.5 * took[0]
+        next(hog.detect_large_first(image, narrowest))
+        return time.thread_time() - begin
+
+    assert took_s(300) < 0.5 * took_s(0)
+
+
+def test_a_face_over_the_edge_gets_the_box_of_the_whole_search() -> None:
+    """dlib's box of one is wider than high."""
+    hog, seen = HogDetector(), 0
+    for cut in range(150, 250, 12):
+        image = rgb(np.ascontiguousarray(hopper()[:, cut:]), 1.5)
+        everything = hog.detect(image)
+        for found, left in hog.detect_large_first(image, 130):
+            assert found == [each for each in everything if each.box.width > left]
+        seen += any(each.box.x1 < 0 and each.box.width > each.box.height + 2 for each in everything)
+    assert seen > 2
+
+
+def test_a_saved_detector_is_the_same(tmp_path: Path) -> None:
+    image = rgb(astronaut())
+    boxes, scores, _ = dlib.get_frontal_face_detector().run(image, 0, 0.3)
+    cache = ModelCache(tmp_path, 1)
+    for _ in range(2):
+        found = HogDetector(cache.get(Path(__file__), hog_model)).detect(image)
+        assert [(each.box.x1, each.box.y2 - 1, each.confidence) for each in found] == [
+            (box.left(), box.bottom(), score) for box, score in zip(boxes, scores, strict=True)
+        ]
+    assert found
