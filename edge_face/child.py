@@ -85,15 +85,16 @@ class Child:
     def send(self, message: ToChild) -> None:
         self._writer.write(messages.pack(message))
 
-    async def send_bytes(self, data: bytes) -> None:
+    async def send_bytes(self, *parts: bytes) -> None:
         """Many bytes after a message, piece by piece, so that the event loop is never held up by copying them.
 
         Never raises: who waits for the answer hears that the child is gone.
         """
         with contextlib.suppress(ConnectionError):
-            for start in range(0, len(data), _CHUNK):
-                self._writer.write(memoryview(data)[start : start + _CHUNK])
-                await self._writer.drain()
+            for data in parts:
+                for start in range(0, len(data), _CHUNK):
+                    self._writer.write(memoryview(data)[start : start + _CHUNK])
+                    await self._writer.drain()
 
     async def receive(self, timeout_s: float) -> FromChild:
         """The next message. Raises WorkerError when the child died, talks nonsense or is silent for `timeout_s`."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_face import settings
+from edge_face import settings, stills
 from edge_face.events import Box, Encoding, Face, KnownTrack, Quality, TrackedFace
 from edge_face.images import BgrImage, RgbImage
 from edge_face.vision import quality
 from edge_face.vision.budget import Budget
-from edge_face.vision.detect import detect, detect_largest, resized, search_scale
+from edge_face.vision.detect import detect, resized, search_scale
 from edge_face.vision.follow import Template
 from edge_face.vision.interfaces import Aligned, Detection
 from edge_face.vision.models import Models
@@ -42,12 +42,6 @@ BETTER_VIEW = 1.5
 _FAR_FACE = 1 / 4
 """Of the frame's height: larger faces are found by every search, however coarse it has to be."""
 
-_STILL_LONGEST_PX = 1600
-"""A photo is searched at this size at most: a face that fills a tenth of it is still found."""
-_STILL_SHORTEST_PX = 20
-"""No detector finds anything in a strip narrower than this, and some fail on it."""
-_STILL_MIN_FACE = 40
-_STILL_LARGEST_SCALE = 2.0
 _LOCAL_MARGIN = 0.6
 """What is searched around a known face, in widths on each side."""
 _ALIGN_MARGIN = 0.8
@@ -178,26 +172,8 @@ class Engine:
         return tuple(self._faces(views)), watch.stages_ms
 
     def still(self, image: RgbImage, rivals: float = 0.0) -> tuple[Face, ...]:
-        """Faces of a photo, largest first; `min_face` is a matter of cameras and does not hold here.
-
-        `rivals`: those are not wanted that are narrower than so many times the largest (0 to 1; 0: all are).
-        """
-        shortest, longest = sorted(image.shape[:2])
-        scale = min(_STILL_LARGEST_SCALE, _STILL_LONGEST_PX / longest)
-        if shortest * scale < _STILL_SHORTEST_PX:
-            return ()
-        min_face = round(min(_STILL_MIN_FACE, longest / 5))
-        found = detect_largest(resized(image, scale), self._models.detector, scale, min_face, rivals)
-        if not found:
-            return ()
-        aligned = [self._models.aligner.align(image, detection.box) for detection in found]
-        encodings = self._models.encoder.encode(np.stack([face.chip for face in aligned]))
-        faces = []
-        for detection, face, encoding in zip(found, aligned, encodings, strict=True):
-            view = quality.measure(detection.box, *face)
-            if np.isfinite(encoding).all():
-                faces.append(Face(detection.box, detection.confidence, encoding, view, tuple(quality.flaws(view))))
-        return tuple(sorted(faces, key=lambda face: -face.box.area))
+        """Faces of a photo, as `stills.faces` says; `min_face` is a matter of cameras and does not hold here."""
+        return stills.faces(self._models, (image,), rivals)[0]
 
     def _search_is_due(self, motion: Motion, now: float) -> bool:
         since = now - self._searched_at

@@ -105,11 +105,14 @@ class PhotoJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """The photo's `size` bytes follow, unpacked: copying 20 MiB at once would hold up a decision."""
+class Photos:
+    """Each photo's bytes follow, `sizes` of them, unpacked: copying 20 MiB at once would hold up a decision.
+
+    The answer is a PhotoResult for each, in their order.
+    """
 
     id: int
-    size: int
+    sizes: tuple[int, ...]
     rivals: float = 0.0
     """Faces are not wanted that are narrower than so many times the largest; 0: all are."""
 
@@ -191,7 +194,9 @@ class SourceState:
     blocked_s: float
 
 
-ToChild = CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | SlowDown | Settled | Tune | Photo | Draw
+ToChild = (
+    CameraJob | PhotoJob | DrawJob | WantJpeg | WantPicture | PauseWork | SlowDown | Settled | Tune | Photos | Draw
+)
 FromChild = Trying | Ready | Failed | SourceState | FrameResult | PhotoResult | Drawn
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(ToChild | FromChild)}

@@ -30,6 +30,10 @@ _SECOND_FACE = 0.5
 """A second face at least this wide, measured by the first, makes it unclear who is to be enrolled."""
 
 
+_AHEAD_BYTES = 48 * 1024 * 1024
+"""Of photos that wait to be read."""
+
+
 class PhotoReader(Protocol):
     at_once: int
     """How many photos are read side by side."""
@@ -217,7 +221,11 @@ class People:
         coming = iter(members)
         try:
             while True:
-                while len(ahead) <= self._photos.at_once and (member := next(coming, None)) is not None:
+                while (
+                    len(ahead) <= self._photos.at_once
+                    and sum(len(member.data) for member, _ in ahead) <= _AHEAD_BYTES
+                    and (member := next(coming, None)) is not None
+                ):
                     ahead.append((member, asyncio.create_task(self._member_face(member))))
                 if not ahead:
                     return

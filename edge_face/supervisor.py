@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from edge_face import messages, settings
@@ -16,10 +16,10 @@ from edge_face.backends import Backends
 from edge_face.child import Child, ChildDied, started
 from edge_face.clock import Clock
 from edge_face.errors import ImageError, WorkerError
-from edge_face.events import CameraState, CameraStatus, Encoding, FrameResult, KnownTrack
+from edge_face.events import CameraState, CameraStatus, FrameResult
+from edge_face.followed import Followed
 from edge_face.memory import MIB, Growth
-from edge_face.messages import CameraJob, FromChild, Photo, PhotoJob, PhotoResult, Settled, SourceState
-from edge_face.vision.track import VIEWS
+from edge_face.messages import CameraJob, FromChild, PhotoJob, PhotoResult, Photos, Settled, SourceState
 
 _log = logging.getLogger(__name__)
 
@@ -37,32 +37,6 @@ MEMORY_EVERY_S = 2.0
 """How often a camera's child is measured."""
 QUIET_S = 2.0
 """Without a face for this long, nothing is missed while a child is replaced."""
-_MOST_FOLLOWED = 100
-
-
-class _Followed:
-    """The faces that a camera's child follows, so that its successor knows them again and nobody is decided twice."""
-
-    def __init__(self) -> None:
-        self._tracks: dict[int, tuple[float, deque[Encoding]]] = {}
-        self._epoch = 0
-
-    def add(self, result: FrameResult) -> None:
-        if result.epoch != self._epoch:
-            self._tracks, self._epoch = {}, result.epoch
-        for face in result.faces:
-            _seen, views = self._tracks.pop(face.track, (0.0, deque(maxlen=VIEWS)))
-            if face.encoding is not None:
-                views.append(face.encoding)
-            self._tracks[face.track] = (result.grabbed_at, views)  # so the newest stand last
-        while len(self._tracks) > _MOST_FOLLOWED:
-            del self._tracks[next(iter(self._tracks))]
-
-    def since(self, when: float) -> tuple[KnownTrack, ...]:
-        """Those that were seen after that time."""
-        return tuple(
-            KnownTrack(id, at, tuple(views)) for id, (at, views) in self._tracks.items() if views and at > when
-        )
 
 
 class CameraProcess:
@@ -93,7 +67,7 @@ class CameraProcess:
         self._next_track = 1
         self._changes: deque[float] = deque(maxlen=10)
         self._flapping = False
-        self._followed = _Followed()
+        self._followed = Followed()
         self._face_at = float("-inf")
         self._frame_bytes = 0
         self._growth: Growth | None = None
@@ -335,20 +309,27 @@ class PhotoProcess:
         await self.close()
 
     async def analyse(self, data: bytes, rivals: float = 0.0) -> PhotoResult:
-        """Faces of a photo, as `Photo` asks for them. Raises ImageError (it cannot be used), WorkerError."""
+        """Faces of a photo, as `Photos` asks for them. Raises ImageError (it cannot be used), WorkerError."""
+        (result,) = await self.analyse_all((data,), rivals)
+        if result.error:
+            raise ImageError(result.message, result.error)
+        return result
+
+    async def analyse_all(self, photos: Sequence[bytes], rivals: float = 0.0) -> list[PhotoResult]:
+        """The same of several photos, which costs less; one that cannot be used says so in its `error`.
+
+        Raises WorkerError.
+        """
         async with self._one_at_a_time:
             if self._idle:
                 self._idle.cancel()
             try:
-                result = await self._ask(data, rivals)
+                return await self._ask(photos, rivals)
             except BaseException:
                 await self._stop()  # a child whose answer was not awaited would give it to the next photo
                 raise
             finally:
                 self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._stop_soon)
-        if result.error:
-            raise ImageError(result.message, result.error)
-        return result
 
     async def close(self) -> None:
         if self._idle:
@@ -356,7 +337,7 @@ class PhotoProcess:
         async with self._one_at_a_time:
             await self._stop()
 
-    async def _ask(self, data: bytes, rivals: float) -> PhotoResult:
+    async def _ask(self, photos: Sequence[bytes], rivals: float) -> list[PhotoResult]:
         if self._child and self._child.ended:  # somebody or the kernel ended it, or its last photo took its memory
             await self._stop()
         fresh = self._child is None
@@ -364,29 +345,33 @@ class PhotoProcess:
             if self._child is None:
                 self._child, _ = await started(self._job, self._backends)
             try:
-                return await self._answer(self._child, data, rivals)
+                return await self._answers(self._child, photos, rivals)
             except ChildDied as error:
                 await self._stop()
+                if len(photos) > 1:  # whose fault it is only shows when each is read alone
+                    return [result for photo in photos for result in await self._ask((photo,), rivals)]
                 # An earlier photo may have broken it: only a new child that dies of this one tells whose fault it is.
                 if not fresh and error.exit_code is not None:
                     fresh = True
                     continue
                 _log.warning("the process that reads photos %s; the photo is refused", error)
                 what = "takes too long to be read" if error.exit_code is None else f"could not be read ({error})"
-                raise ImageError(f"The picture {what}.") from None
+                refused = ImageError(f"The picture {what}.")
+                return [PhotoResult(0, error=refused.code, message=refused.message)]
 
-    async def _answer(self, child: Child, data: bytes, rivals: float) -> PhotoResult:
+    async def _answers(self, child: Child, photos: Sequence[bytes], rivals: float) -> list[PhotoResult]:
         """Raises ChildDied, WorkerError."""
-        photo = Photo(next(self._ids), len(data), rivals)
-        child.send(photo)
-        sent = asyncio.ensure_future(child.send_bytes(data))
+        asked = Photos(next(self._ids), tuple(map(len, photos)), rivals)
+        child.send(asked)
+        sent = asyncio.ensure_future(child.send_bytes(*photos))
         try:
-            answer = await child.receive(self._timeout_s)
+            answers = [await child.receive(self._timeout_s * len(photos)) for _ in photos]
         finally:
             sent.cancel()
-        if not isinstance(answer, PhotoResult) or answer.id != photo.id:
+        found = [answer for answer in answers if isinstance(answer, PhotoResult) and answer.id == asked.id]
+        if len(found) < len(answers):
             raise WorkerError("answers something else")
-        return answer
+        return found
 
     def _stop_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self.close())

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_face import lifeline, logs, memory, photos
+from edge_face import lifeline, logs, memory, photos, stills
 from edge_face.capture import CameraThread, Frame, ThreadState
 from edge_face.clock import SystemClock
 from edge_face.engine import Engine
@@ -30,9 +31,9 @@ from edge_face.messages import (
     Channel,
     Failed,
     PauseWork,
-    Photo,
     PhotoJob,
     PhotoResult,
+    Photos,
     Ready,
     Settled,
     SlowDown,
@@ -190,41 +191,67 @@ class CameraLoop:
 
 
 class PhotoLoop:
-    """One photo after the other, until one wants too much memory: what a library does after that is anybody's guess."""
+    """One photo after the other, or a few together, until they want too much memory: what a library does after that is
+    anybody's guess.
+    """
 
     def __init__(self, job: PhotoJob, channel: Channel) -> None:
         self._channel = channel
         self._thumbnails = job.thumbnails
-        loaded = _load(job, channel)
-        self._engine = Engine(loaded, job.engine)
-        channel.send(_ready(loaded))
+        self._models = _load(job, channel)
+        channel.send(_ready(self._models))
 
     def run(self) -> None:
         while True:
             message = self._channel.receive()
-            if isinstance(message, Photo):
+            if isinstance(message, Photos):
+                data = [self._channel.receive_bytes(size) for size in message.sizes]
                 try:
-                    result = self._analyse(message, self._channel.receive_bytes(message.size))
+                    results = self._analyse(message, data)
                 except MemoryError:
-                    self._channel.send(PhotoResult(message.id, error="too_large", message=photos.TOO_MUCH_MEMORY))
+                    if len(data) == 1:  # of several, the parent tries each alone
+                        self._channel.send(PhotoResult(message.id, error="too_large", message=photos.TOO_MUCH_MEMORY))
                     return
-                self._channel.send(result)
+                for result in results:
+                    self._channel.send(result)
 
-    def _analyse(self, photo: Photo, data: bytes | bytearray) -> PhotoResult:
+    def _analyse(self, asked: Photos, data: Sequence[bytes | bytearray]) -> list[PhotoResult]:
         """Raises MemoryError."""
         try:
-            picture = photos.decode(data)
-            faces = self._engine.still(picture.pixels, photo.rivals)
-            if self._thumbnails and faces:
-                faces = (replace(faces[0], thumbnail=photos.thumbnail(picture.pixels, faces[0].box)), *faces[1:])
-        except ImageError as error:
-            return PhotoResult(photo.id, error=error.code, message=error.message)
+            read = [_decoded(each) for each in data]
+            pictures = [each.pixels for each in read if isinstance(each, photos.Picture)]
+            found = iter(stills.faces(self._models, pictures, asked.rivals))
+            return [
+                self._result(asked.id, each, next(found))
+                if isinstance(each, photos.Picture)
+                else _refused(asked.id, each)
+                for each in read
+            ]
         except cv2.error as error:
             if error.code == cv2.Error.StsNoMem:
                 raise MemoryError from error
             raise
+
+    def _result(self, id: int, picture: photos.Picture, faces: tuple[Face, ...]) -> PhotoResult:
+        if self._thumbnails and faces:
+            try:
+                faces = (replace(faces[0], thumbnail=photos.thumbnail(picture.pixels, faces[0].box)), *faces[1:])
+            except ImageError as error:
+                return _refused(id, error)
         enlarged = tuple(_enlarged(face, picture.reduced) for face in faces)
-        return PhotoResult(photo.id, picture.width, picture.height, enlarged)
+        return PhotoResult(id, picture.width, picture.height, enlarged)
+
+
+def _decoded(data: bytes | bytearray) -> photos.Picture | ImageError:
+    """Raises MemoryError."""
+    try:
+        return photos.decode(data)
+    except ImageError as error:
+        return error
+
+
+def _refused(id: int, error: ImageError) -> PhotoResult:
+    return PhotoResult(id, error=error.code, message=error.message)
 
 
 def _with_thumbnail(face: TrackedFace, image: npt.NDArray[np.uint8]) -> TrackedFace:

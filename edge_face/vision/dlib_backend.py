@@ -28,7 +28,7 @@ picture it searches at most, 1000 or 1."""
 
 
 def hog_model(_library: bytes = b"", _name: str = "") -> bytes:
-    """dlib's frontal face detector as it saves it. It takes dlib 200 times as long to unpack its own as to load this."""
+    """dlib's frontal face detector as it saves it: it unpacks its own copy 200 times as slowly as it loads this."""
     model: bytes = dlib.get_frontal_face_detector().__getstate__()[0]
     return model
 
@@ -52,10 +52,10 @@ class HogDetector:
         while _widest(len(copies) - 1) < narrowest:
             height, width = copies[-1].shape[:2]
             copies.append(dlib.resize_image(copies[-1], height * 5 // 6, width * 5 // 6))
-        level = len(copies) - 1
-        found = self._search(copies[level], level)
-        yield found, _widest(level - 1)
-        for level in reversed(range(level)):
+        coarsest = len(copies) - 1
+        found = self._search(copies[coarsest], coarsest)
+        yield found, _widest(coarsest - 1)
+        for level in reversed(range(coarsest)):
             # Where the finer copy alone shows nothing, it changes nothing. Else dlib chooses among the faces of all.
             if len(self._one_level.run(copies[level], 0, _MIN_CONFIDENCE)[0]):
                 found = self._search(copies[level], level)

@@ -39,7 +39,7 @@ class LargeFirst(Protocol):
     """A Detector that finds large faces alone sooner, and in exactly the same places."""
 
     def detect_large_first(self, image: RgbImage, narrowest: float) -> Iterator[tuple[list[Detection], int]]:
-        """Of those that `detect` finds, the large ones; then the smaller ones too, step by step, until there is no more.
+        """Of those that `detect` finds, the large ones; then also the smaller ones, step by step, until all are there.
 
         With each step comes how wide (pixels) the boxes of later ones are at most; 0: there are no later ones. In the
         first step that is less than `narrowest`. Boxes little wider than that may be of smaller faces, whose better

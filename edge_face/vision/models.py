@@ -151,11 +151,12 @@ def _detector(backend: str, engine: settings.Engine) -> Detector:
 
 
 def _hog() -> Detector:
-    import _dlib_pybind11
-
     from edge_face.vision.dlib_backend import HogDetector, hog_model
 
-    return HogDetector(model_cache().get(Path(_dlib_pybind11.__file__), hog_model))
+    library = importlib.util.find_spec("_dlib_pybind11")  # dlib's own code, which holds its detector
+    if library is None or not library.origin:
+        return HogDetector()
+    return HogDetector(model_cache().get(Path(library.origin), hog_model))
 
 
 def _yunet(engine: settings.Engine) -> Detector:
