@@ -20,7 +20,7 @@ _CHILD = 160 * memory.MIB
 """A child with its models."""
 
 
-_TOGETHER, _SMALL = 4, 512 * 1024
+_TOGETHER, _SMALL = 8, 512 * 1024
 """Photos that a child reads together, and how many bytes each may have: the gain of a larger one is small beside it."""
 
 

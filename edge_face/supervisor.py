@@ -365,7 +365,7 @@ class PhotoProcess:
         child.send(asked)
         sent = asyncio.ensure_future(child.send_bytes(*photos))
         try:
-            answers = [await child.receive(self._timeout_s * len(photos)) for _ in photos]
+            answers = [await child.receive(self._timeout_s) for _ in photos]
         finally:
             sent.cancel()
         found = [answer for answer in answers if isinstance(answer, PhotoResult) and answer.id == asked.id]

@@ -168,6 +168,24 @@ class TestPhotos:
             assert (status, body["faces"][0]["name"]) == (200, "Eileen")
         assert stalls.longest_s < MAX_STALL_S
 
+    async def test_of_photos_that_are_read_together_only_those_at_fault_are_refused(
+        self, photos: PhotoProcess, photo: bytes
+    ) -> None:
+        large = encoded(Image.fromarray(np.zeros((7000, 7000), np.float32)), "TIFF", compression="tiff_deflate")
+        groups = {
+            "crash": photo + faults.CRASHING_PHOTO,
+            "memory": large,
+            "damage": photo[:1000],
+        }
+        first = (await photos.analyse_all((photo,)))[0]
+        for name, bad in groups.items():
+            before = photos.pid
+            results = await photos.analyse_all((photo, bad, photo))
+            assert [bool(result.error) for result in results] == [False, True, False], name
+            assert [len(result.faces) for result in results] == [1, 0, 1], name
+            assert results[0].faces[0].box == results[2].faces[0].box == first.faces[0].box
+            assert (photos.pid == before) == (name == "damage")
+
     @pytest.mark.parametrize("fault", [signal.SIGKILL, faults.CRASH])
     async def test_a_child_that_ends_between_two_photos_or_during_one_costs_no_photo(
         self, fault: signal.Signals, photos: PhotoProcess, photo: bytes
