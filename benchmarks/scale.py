@@ -338,8 +338,9 @@ parent one write to a socket, and the camera's process nothing.""",
 face_recognition loads a photo and encodes its face, in one process, for a sample of the photos. `ratio`: times as many
 photos a second, `ratio_cpu`: of processor time. Of a photo of 250 pixels both search a picture of 500, half of
 edge-face's work, though it leaves out the finest copies, mostly three (never a face that could be a rival). With the
-encoding, whose limit is the processor's arithmetic, less than 20 ms are left beside 100: a processor does more than five
-times as much, less the start of the processes. The larger the photo, the more is won by not searching its fine copies.""",
+encoding, whose limit is the processor's arithmetic, less than 20 ms are left beside 100: a processor does more than
+five times as much, less the start of the processes. The larger the photo, the more is won by not searching its fine
+copies.""",
     ),
 }
 
