@@ -16,12 +16,10 @@ from edge_face.supervisor import PhotoProcess
 
 _WORTH_A_CHILD = 40
 """Photos: a child takes as long to load its models as to read about so many."""
-_CHILD = 160 * memory.MIB
-"""A child with its models."""
-
-
 _TOGETHER, _SMALL = 8, 512 * 1024
 """Photos that a child reads together, and how many bytes each may have: the gain of a larger one is small beside it."""
+_CHILD = 200 * memory.MIB
+"""A child with its models, and with the faces of `_TOGETHER` photos in the encoder."""
 
 
 @dataclass(frozen=True, slots=True)
