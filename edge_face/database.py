@@ -375,6 +375,11 @@ class StoreThread:
             raise StoreError("The database is closed") from error
         return await future
 
+    async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what may take long beside the thread: it sees all that was asked for before, and holds up nothing."""
+        await self.run(lambda: None)
+        return await asyncio.to_thread(function, *args, **kwargs)
+
     async def close(self) -> None:
         """Let the calls that were asked for finish, then end the thread."""
         self._pool.shutdown(wait=False)  # takes no new calls, and keeps those that wait

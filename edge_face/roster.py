@@ -63,8 +63,8 @@ class StoreRoster:
             await asyncio.sleep(POLL_S)
 
     async def people(self, query: str | None, limit: int | None, cursor: str | None) -> Page[Person]:
-        async with self._listing:  # not on the store's thread, where events would wait for it
-            return await asyncio.to_thread(self._store.people, query, limit, cursor)
+        async with self._listing:
+            return await self._thread.aside(self._store.people, query, limit, cursor)
 
     async def add_faces(
         self, name: str, encodings: Sequence[Encoding], external_id: str | None, thumbnails: Sequence[bytes | None] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -54,8 +53,7 @@ class Exports:
             return await self.file(name, each(listing, **filters), kind, columns)
         size = query.limit or DEFAULT_LIMIT
         async with self._pages.taken():
-            # Not on the store's thread, where events would wait for it.
-            page = await asyncio.to_thread(lambda: listing(**filters, limit=size, cursor=query.cursor))
+            page = await self._thread.aside(lambda: listing(**filters, limit=size, cursor=query.cursor))
         if kind == "json":
             body = {"items": page.items, "next_cursor": page.next_cursor}
             return reply(body | dict(await self._thread.run(beside, filters)))
@@ -86,9 +84,8 @@ class Exports:
     async def written(self, write: Callable[[BinaryIO], object], headers: Mapping[str, str]) -> web.Response:
         """What `write` writes, on a thread. Raises Refusal (429), StoreError, and what `write` raises."""
         async with self._slots.taken():
-            # Not on the store's thread: writing takes long, and reads a little at a time.
             try:
-                file = await asyncio.to_thread(_written, write)
+                file = await self._thread.aside(_written, write)
             except OSError as error:  # a full /tmp, say
                 reason = (error.strerror or "no room").lower()
                 raise StoreError(f"A file cannot be written: {error}", reason=reason) from error

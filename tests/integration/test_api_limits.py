@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from edge_face.store import Store
 from edge_face.web import people, spec, stream, uploads
 from edge_face.zips import MAX_MEMBERS
 from tests.support import publishing
-from tests.support.api import SOI, Api, multipart, running, view
+from tests.support.api import SOI, Api, encoding, multipart, running, view
 
 
 @pytest.fixture
@@ -132,3 +133,20 @@ async def test_whoever_searches_long_lists_holds_up_no_event(api: Api, path: str
     answers = [status for status, _, _ in await asyncio.gather(*asked)]
     assert set(answers) <= {200, 429}
     assert 5 <= answers.count(200) > before, "the event had to wait for all of them"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/events?format=csv", "/api/v1/people", "/faces"])
+async def test_a_list_holds_what_was_written_before_it_was_asked_for(api: Api, path: str) -> None:
+    """Also when the disk is slow: the stream has shown the PASS already."""
+
+    def slowly() -> None:
+        time.sleep(0.3)
+        api.store.record(publishing.event("Katya"))
+        api.store.add_faces("Katya", [encoding(1)])
+
+    assert (await api.ask("GET", path, "viewer"))[0] == 200  # so its token is known without the disk
+    writing = asyncio.create_task(api.thread.run(slowly))
+    await asyncio.sleep(0.05)
+    body = (await api.ask("GET", path, "viewer"))[1]
+    assert "Katya" in (body.decode() if isinstance(body, bytes) else str(body))
+    await writing

@@ -84,6 +84,8 @@ async def test_the_newest_state_is_kept_and_sent_again(broker: Broker, tmp_path:
         publisher.state(Presence("front", True, ("Bob",), 1, 1736400001.0))
         broker.start()
         await until(lambda: sink.healthy)
+        async with watching(broker) as earlier:  # while the states may still be on their way
+            await until(lambda: earlier.texts("/camera") and "Bob" in "".join(earlier.texts("/presence")))
         async with watching(broker) as watcher:
             await until(lambda: watcher.texts("/camera") and watcher.texts("/presence"))
             assert all(message.retain for message in watcher.messages)
