@@ -136,10 +136,16 @@ class Link(aiomqtt.Client):
         the broker had. MQTT 3.1.1 cannot do that.
         """
         options = SubscribeOptions(qos=1, retainAsPublished=keep_retained) if self._version_5 else None
+        # In a task of its own: `asyncio.wait_for`, by which aiomqtt waits, loses a cancellation in Python 3.11 when the
+        # answer comes at the same moment, and a daemon that is to end would never.
+        asking = asyncio.ensure_future(self.subscribe(topic, qos=0 if options else 1, options=options))
         try:
-            granted = await self.subscribe(topic, qos=0 if options else 1, options=options)
+            await asyncio.wait((asking,))
+            granted = asking.result()
         except aiomqtt.MqttError as error:
             raise LinkLost(in_words(self.where, error)) from error
+        finally:
+            asking.cancel()
         return all(getattr(code, "value", code) < _FAILED for code in granted)
 
     def check(self) -> None:

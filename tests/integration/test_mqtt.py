@@ -9,6 +9,7 @@ import json
 import logging
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -18,6 +19,7 @@ from edge_face.events import CameraState, CameraStatus, Presence
 from edge_face.settings import Config, Mqtt, Node
 from edge_face.sinks import mqtt, mqtt_link
 from edge_face.sinks.mqtt import expiry_s, probe
+from edge_face.sinks.mqtt_link import Link
 from tests.support.broker import Broker, Certificates, until, watching
 from tests.support.mqtt import gate
 from tests.support.publishing import deadline, event
@@ -64,6 +66,23 @@ async def test_status_is_online_and_offline_and_the_will(broker: Broker, tmp_pat
             await until(lambda: later.texts("/status"))
         assert [(m.retain, m.qos) for m in later.messages if str(m.topic).endswith("/status")] == [(True, 1)]
         assert later.texts("/status") == ["offline"]
+
+
+async def test_an_end_at_the_moment_of_the_brokers_answer_is_an_end(broker: Broker) -> None:
+    link = Link(broker.options(), "edge-face-gate-1")
+    await link.open()
+    asking = asyncio.create_task(link.listen_to("some/topic"))
+    heard = link._client.on_subscribe
+    assert heard is not None
+
+    def ended_then(*answer: Any) -> None:
+        heard(*answer)
+        asking.cancel()
+
+    link._client.on_subscribe = ended_then
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await link.close()
 
 
 async def test_the_newest_state_is_kept_and_sent_again(broker: Broker, tmp_path: Path) -> None:
